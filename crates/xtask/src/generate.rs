@@ -1,0 +1,81 @@
+//! Files that are written by a program: the command-line reference in `docs/`.
+//!
+//! They are committed so that a reader finds them, and checked so that they cannot lie.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace::{Metadata, cargo};
+
+/// Program, its package, and the subcommands whose help is part of the reference.
+const PROGRAMS: &[(&str, &str, &[&[&str]])] = &[
+    ("moorline-server", "moorline-server", &[&[]]),
+    ("moorline-agent", "moorline-agent", &[&[]]),
+    (
+        "moorline",
+        "moorline-cli",
+        &[
+            &[],
+            &["quickstart"],
+            &["cluster"],
+            &["cluster", "add"],
+            &["cluster", "list"],
+            &["cluster", "get"],
+            &["cluster", "delete"],
+            &["kubeconfig"],
+            &["status"],
+        ],
+    ),
+];
+
+/// Writes the generated files, or with `check` compares them and fails naming the stale ones.
+pub(crate) fn run(check: bool) -> Result<()> {
+    let root = Metadata::read()?.workspace_root;
+    let mut stale = Vec::new();
+    for (program, package, subcommands) in PROGRAMS {
+        let path = root.join("docs/reference").join(format!("{program}.md"));
+        let fresh = reference(&root, program, package, subcommands)?;
+        if fs::read_to_string(&path).is_ok_and(|committed| committed == fresh) {
+            continue;
+        }
+        if check {
+            stale.push(format!("docs/reference/{program}.md"));
+            continue;
+        }
+        fs::create_dir_all(root.join("docs/reference")).context("making docs/reference")?;
+        fs::write(&path, fresh).with_context(|| path.display().to_string())?;
+    }
+    if stale.is_empty() {
+        return Ok(());
+    }
+    bail!("stale: {}; run `cargo xtask generate` and commit the result", stale.join(", "))
+}
+
+fn reference(root: &Path, program: &str, package: &str, subcommands: &[&[&str]]) -> Result<String> {
+    let mut page = format!("<!-- Written by `cargo xtask generate`. -->\n# {program}\n");
+    for subcommand in subcommands {
+        let output = Command::new(cargo())
+            .args(["run", "--quiet", "--package", package, "--bin", program, "--"])
+            .args(*subcommand)
+            .arg("--help")
+            .env("COLUMNS", "100")
+            .current_dir(root)
+            .output()
+            .with_context(|| format!("running {program}"))?;
+        if !output.status.success() {
+            bail!("{program} {} --help failed: {}", subcommand.join(" "), String::from_utf8_lossy(&output.stderr));
+        }
+        let help = String::from_utf8(output.stdout).context("help that is not UTF-8")?;
+        let title = [&[program], *subcommand].concat().join(" ");
+        page.push_str(&format!("\n## `{title}`\n\n```text\n{}\n```\n", trimmed(&help)));
+    }
+    Ok(page)
+}
+
+/// Help text without trailing blanks, so that the page is stable.
+fn trimmed(help: &str) -> String {
+    help.trim_end().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
