@@ -1,0 +1,20 @@
+//! Real Kubernetes control planes on loopback for the tests: etcd, kube-apiserver and a small kubelet,
+//! with real kubectl programs of several versions in front.
+//!
+//! Called by the real-Kubernetes tests only. Starts programs, each bound to the life of this process;
+//! writes to a directory of its own below the system's temporary directory and nowhere else.
+
+mod api;
+mod certificates;
+mod control_plane;
+mod kubeconfig;
+mod node;
+mod program;
+mod tools;
+
+pub use api::{Answer, ApiClient, ApiSession};
+pub use certificates::ClientCertificate;
+pub use control_plane::{ControlPlane, Options};
+pub use kubeconfig::{Credential, write as write_kubeconfig};
+pub use node::{Node, PodSpec};
+pub use tools::{Kubectl, Missing, Tools};
