@@ -65,8 +65,7 @@ impl ApiClient {
         tcp.set_nodelay(true)?;
         let name = ServerName::try_from("localhost")?;
         let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await?;
-        let (sender, connection) =
-            http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await?;
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await?;
         let mut driver = JoinSet::new();
         driver.spawn(async move {
             if let Err(error) = connection.await {
@@ -103,8 +102,7 @@ pub struct ApiSession {
 impl ApiSession {
     /// One request; `PATCH` is sent as a merge patch.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer> {
-        let content =
-            if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+        let content = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
         let bytes = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
         let request = Request::builder()
             .method(method)
@@ -119,8 +117,7 @@ impl ApiSession {
         let body = if bytes.is_empty() {
             Value::Null
         } else {
-            serde_json::from_slice(&bytes)
-                .unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into())
+            serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into())
         };
         Ok(Answer { status, body })
     }

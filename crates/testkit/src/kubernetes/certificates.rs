@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -30,8 +30,7 @@ impl Certificates {
         let mut authority = parameters("test-kubernetes-ca", Vec::new())?;
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)
-            .context("sign the authority")?;
+        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?).context("sign the authority")?;
 
         let names = ["127.0.0.1", "localhost", "kubernetes", "kubernetes.default.svc"];
         let mut server = parameters("kube-apiserver", names.map(str::to_owned).to_vec())?;

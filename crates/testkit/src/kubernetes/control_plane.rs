@@ -64,8 +64,7 @@ impl ControlPlane {
     /// Starts a control plane and waits until it is ready.
     pub async fn start(tools: &Tools, options: Options) -> Result<Self> {
         let name = if options.name.is_empty() { "cluster" } else { &options.name };
-        let directory =
-            tempfile::Builder::new().prefix(&format!("moorline-{name}-")).tempdir()?;
+        let directory = tempfile::Builder::new().prefix(&format!("moorline-{name}-")).tempdir()?;
         let certificates = Certificates::generate()?;
         let admin_token = format!("admin-{:032x}", rand::rng().random::<u128>());
         write_files(directory.path(), &certificates, &admin_token)?;
@@ -103,11 +102,7 @@ impl ControlPlane {
         let mut ticks = interval(ASK_EVERY);
         loop {
             ticks.tick().await;
-            let answer = tokio::time::timeout(
-                READY_WITHIN,
-                self.client.call(Method::GET, "/readyz", None),
-            )
-            .await;
+            let answer = tokio::time::timeout(READY_WITHIN, self.client.call(Method::GET, "/readyz", None)).await;
             if let Ok(Ok(answer)) = &answer
                 && answer.status == StatusCode::OK
             {
@@ -198,9 +193,7 @@ impl ControlPlane {
     /// Creates the service account of an agent, which may impersonate and nothing else, and gives its token.
     pub async fn create_agent_service_account(&self, namespace: &str, name: &str) -> Result<String> {
         let session = self.client.open().await?;
-        session
-            .create("/api/v1/namespaces", &json!({ "metadata": { "name": namespace } }))
-            .await?;
+        session.create("/api/v1/namespaces", &json!({ "metadata": { "name": namespace } })).await?;
         let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
         session.create(&accounts, &json!({ "metadata": { "name": name } })).await?;
         let role = format!("{namespace}-{name}-impersonates");
@@ -214,10 +207,7 @@ impl ControlPlane {
             },
         ]);
         session
-            .create(
-                &format!("{rbac}/clusterroles"),
-                &json!({ "metadata": { "name": role }, "rules": rules }),
-            )
+            .create(&format!("{rbac}/clusterroles"), &json!({ "metadata": { "name": role }, "rules": rules }))
             .await?;
         let binding = json!({
             "metadata": { "name": role },
@@ -242,15 +232,16 @@ impl ControlPlane {
             "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": cluster_role },
             "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user }],
         });
-        self.client
-            .create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding)
-            .await
+        self.client.create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding).await
     }
 
-    /// Every event of the audit log so far; a line that is still being written is left out.
-    pub fn audit_events(&self) -> Result<Vec<Value>> {
+    /// Every event of the audit log so far whose line contains `needle`, which spares parsing the others.
+    ///
+    /// A line that is still being written is left out.
+    pub fn audit_events(&self, needle: &str) -> Result<Vec<Value>> {
         let log = fs::read_to_string(self.directory.path().join("audit.log"))?;
-        Ok(log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+        let lines = log.lines().filter(|line| line.contains(needle));
+        Ok(lines.filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
     /// The end of the kube-apiserver's log, to print when a test fails.

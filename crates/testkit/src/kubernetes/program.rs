@@ -55,8 +55,7 @@ impl Program {
         remove_at_end: Option<&Path>,
     ) -> Result<Self> {
         let log = directory.join(format!("{name}.log"));
-        let output =
-            File::options().create(true).append(true).open(&log).context("create a log file")?;
+        let output = File::options().create(true).append(true).open(&log).context("create a log file")?;
         let errors = output.try_clone().context("share a log file")?;
         let mut supervisor = Command::new("/bin/sh")
             .arg("-c")

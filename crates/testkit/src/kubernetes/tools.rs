@@ -90,11 +90,7 @@ impl Tools {
             kubectl_new: need("kubectl-new"),
             kubectl_machine: found.remove("kubectl-machine"),
         };
-        if absent.is_empty() {
-            Ok(tools)
-        } else {
-            Err(Missing(format!("missing: {}", absent.join(", "))))
-        }
+        if absent.is_empty() { Ok(tools) } else { Err(Missing(format!("missing: {}", absent.join(", ")))) }
     }
 
     /// The tools, or `None` after a loud line that says what is missing.
