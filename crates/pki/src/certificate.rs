@@ -66,6 +66,8 @@ pub struct CertificateInfo {
     pub for_clients: bool,
     /// Whether a TLS server may present it: it names that purpose, or no purpose at all.
     pub for_servers: bool,
+    /// The public key as DER (`SubjectPublicKeyInfo`), to compare with another.
+    pub public_key: Vec<u8>,
     /// The SHA-256 of the whole.
     pub fingerprint: Fingerprint,
 }
@@ -103,6 +105,7 @@ impl CertificateInfo {
             is_ca: constraints.is_some_and(|constraints| constraints.value.ca),
             for_clients: serves(|usage| usage.client_auth),
             for_servers: serves(|usage| usage.server_auth),
+            public_key: certificate.public_key().raw.to_vec(),
             fingerprint: fingerprint(der),
         })
     }
