@@ -207,7 +207,8 @@ impl AsyncWrite for End {
             return Poll::Pending;
         }
         let room = way.shape.room.saturating_sub(way.bytes);
-        if room == 0 || way.finished || way.fate == Fate::Stuck {
+        // As a socket does: a full one takes nothing until a good part of it is free.
+        if room == 0 || room < way.shape.room / 4 || way.finished || way.fate == Fate::Stuck {
             way.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }

@@ -3,8 +3,8 @@
 //! The engine alone does (two ends, each waiting to write a pong before it reads on); the last test
 //! shows that this harness sees it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,8 +14,8 @@ use super::link::{End, Random, Shape, link};
 use super::pinger::{Count, Pinger};
 use crate::{Config, Incoming, Role, Stream};
 
-/// Without a byte for this long, with bytes waiting on both sides, a session is stalled.
-const STALLED: Duration = Duration::from_secs(60);
+/// A stream half that got no byte for this long, with bytes waiting for it, is stalled.
+const STALLED: Duration = Duration::from_secs(300);
 
 struct Plan {
     seed: u64,
@@ -32,11 +32,11 @@ impl Plan {
         let every = [every(), every()];
         let shape = Shape {
             latency: Duration::from_millis(random.between(0, 150) as u64),
-            rate: random.between(24, 96) as u64 * 1024,
-            room: random.between(1, 96) * 1024,
+            rate: random.between(6, 24) as u64 * 1024,
+            room: random.between(1, 64) * 1024,
             ragged: random.one_in(2),
         };
-        Self { seed, streams: random.between(1, 12), every, shape, engine_answers_pings: false }
+        Self { seed, streams: random.between(1, 8), every, shape, engine_answers_pings: false }
     }
 }
 
@@ -47,8 +47,14 @@ struct Outcome {
     pongs: u64,
 }
 
+/// Bytes read by each stream half so far. One entry for each, so that a half which lost its wake-up does
+/// not hide behind the others.
+type Progress = Arc<Mutex<Vec<Arc<AtomicU64>>>>;
+
 /// Writes and reads on a stream for ever, from a task for each half.
-fn saturate(tasks: &mut JoinSet<()>, stream: Stream, progress: Arc<AtomicU64>) {
+fn saturate(tasks: &mut JoinSet<()>, stream: Stream, progress: &Progress) {
+    let mine = Arc::new(AtomicU64::new(0));
+    progress.lock().unwrap().push(Arc::clone(&mine));
     let (mut read, mut write) = tokio::io::split(stream);
     tasks.spawn(async move {
         let bytes = vec![7; 24 * 1024];
@@ -57,16 +63,16 @@ fn saturate(tasks: &mut JoinSet<()>, stream: Stream, progress: Arc<AtomicU64>) {
     tasks.spawn(async move {
         let mut bytes = vec![0; 10_000];
         while let Ok(read) = read.read(&mut bytes).await {
-            progress.fetch_add(read as u64, Ordering::Relaxed);
+            mine.fetch_add(read as u64, Ordering::Relaxed);
         }
     });
 }
 
-fn accept_all(tasks: &mut JoinSet<()>, mut incoming: Incoming, progress: Arc<AtomicU64>) {
+fn accept_all(tasks: &mut JoinSet<()>, mut incoming: Incoming, progress: Progress) {
     tasks.spawn(async move {
         let mut inner = JoinSet::new();
         while let Some(stream) = incoming.accept().await {
-            saturate(&mut inner, stream, Arc::clone(&progress));
+            saturate(&mut inner, stream, &progress);
         }
     });
 }
@@ -82,46 +88,44 @@ async fn run(plan: &Plan, virtual_time: Duration) -> Outcome {
         config.with_receive_window_budget(0)
     };
     let mut tasks = JoinSet::new();
-    let mut progress = Vec::new();
+    let progress = Progress::default();
     for (io, role) in [(ping(a, plan.every[0]), Role::Client), (ping(b, plan.every[1]), Role::Server)] {
         let (handle, incoming, driver) = crate::session(io, config(role));
         tasks.spawn(async move { drop(driver.await) });
-        let here = Arc::new(AtomicU64::new(0));
-        accept_all(&mut tasks, incoming, Arc::clone(&here));
+        accept_all(&mut tasks, incoming, Arc::clone(&progress));
         for _ in 0..plan.streams {
-            let (handle, here) = (handle.clone(), Arc::clone(&here));
+            let (handle, progress) = (handle.clone(), Arc::clone(&progress));
             tasks.spawn(async move {
                 let stream = handle.open().await.unwrap();
                 let mut halves = JoinSet::new();
-                saturate(&mut halves, stream, here);
+                saturate(&mut halves, stream, &progress);
                 halves.join_all().await;
             });
         }
-        progress.push(here);
     }
     let start = tokio::time::Instant::now();
-    let mut seen = vec![0; progress.len()];
+    let mut seen: Vec<u64> = Vec::new();
     let mut stalled_after = None;
     while start.elapsed() < virtual_time && stalled_after.is_none() {
         tokio::time::sleep(STALLED).await;
-        for (seen, now) in seen.iter_mut().zip(&progress) {
-            let now = now.load(Ordering::Relaxed);
-            if now == *seen {
-                stalled_after = Some(start.elapsed());
-            }
-            *seen = now;
+        let halves = progress.lock().unwrap();
+        let now: Vec<_> = halves.iter().map(|half| half.load(Ordering::Relaxed)).collect();
+        let expected = plan.streams * 4;
+        if now.len() != expected || now.iter().zip(&seen).any(|(now, seen)| now == seen) {
+            stalled_after = Some(start.elapsed());
         }
+        seen = now;
     }
     let pongs = count.answered.load(Ordering::Relaxed);
     Outcome { stalled_after, carried: scissors.carried(), pongs }
 }
 
+const SEEDS: u32 = 32;
+
 #[test]
 fn hours_of_saturation_with_crossing_pings_do_not_stall() {
-    let hours = super::sim_hours(4.0);
-    let seeds = 16;
-    let each = Duration::from_secs_f64(hours * 3600.0 / f64::from(seeds));
-    for seed in 0..u64::from(u32::try_from(seeds).unwrap()) {
+    let each = Duration::from_secs(3600).mul_f64(super::sim_hours(8.0) / f64::from(SEEDS));
+    for seed in 0..u64::from(SEEDS) {
         let plan = Plan::from_seed(super::sim_seed().unwrap_or(seed));
         let outcome = super::paused(run(&plan, each));
         assert_eq!(
@@ -133,16 +137,16 @@ fn hours_of_saturation_with_crossing_pings_do_not_stall() {
     }
 }
 
-/// The same harness with the engine answering pings itself, as it does without this crate's IO layer.
+/// The same seeds with the engine answering pings itself, as it does without this crate's IO layer.
 #[test]
 fn the_engine_alone_stalls_and_this_harness_sees_it() {
-    let mut plan = Plan::from_seed(3);
-    plan.every = [Duration::from_millis(2); 2];
-    plan.shape = Shape { latency: Duration::from_millis(5), rate: 64 * 1024, room: 4 * 1024, ragged: false };
-    plan.engine_answers_pings = true;
-    let outcome = super::paused(run(&plan, Duration::from_secs(3600)));
-    assert!(outcome.stalled_after.is_some(), "carried {:?}", outcome.carried);
-    plan.engine_answers_pings = false;
-    let outcome = super::paused(run(&plan, Duration::from_secs(600)));
-    assert_eq!(outcome.stalled_after, None);
+    let stalled: Vec<_> = (0..u64::from(SEEDS))
+        .map(|seed| {
+            let plan = Plan { engine_answers_pings: true, ..Plan::from_seed(seed) };
+            let outcome = super::paused(run(&plan, Duration::from_secs(600)));
+            (seed, outcome.stalled_after)
+        })
+        .filter(|(_, stalled_after)| stalled_after.is_some())
+        .collect();
+    assert!(stalled.len() >= SEEDS as usize / 2, "stalled: {stalled:?}");
 }
