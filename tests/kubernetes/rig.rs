@@ -26,7 +26,8 @@ async fn an_agent_may_impersonate_and_nothing_else() {
     let Some(cluster) = cluster(1).await else { return };
     let plane = &cluster.plane;
     let token = plane.create_agent_service_account("agents", "agent").await.unwrap();
-    plane.grant("alice", "view").await.unwrap();
+    let rules = json!([{ "apiGroups": [""], "resources": ["pods"], "verbs": ["list"] }]);
+    plane.grant("alice", &rules).await.unwrap();
 
     let agent = plane.api().with_token(&token);
     let review = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview" });

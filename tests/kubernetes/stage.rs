@@ -1,9 +1,10 @@
 //! What a scenario is played on: a control plane shared by all tests, a namespace of its own, and kubectls.
 
 use std::path::PathBuf;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use moorline_testkit::kubernetes::{ControlPlane, Kubectl, Node, Options, PodSpec, Tools};
+use moorline_testkit::kubernetes::{ControlPlane, Kubectl, Node, Options, PodSpec, Tools, say_skipped};
 use serde_json::json;
 use tokio::sync::OnceCell;
 
@@ -66,7 +67,8 @@ impl Stage {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let tools = cluster.plane.tools();
         if !tools.kubectls().contains(&version) {
-            eprintln!("\n==== SKIPPED: no {version} kubectl on this machine ====\n");
+            static SAID: Once = Once::new();
+            SAID.call_once(|| say_skipped(&format!("there is no {version} kubectl here")));
             return None;
         }
         let namespace = format!("play-{}", NUMBER.fetch_add(1, Ordering::Relaxed));

@@ -10,6 +10,7 @@ mod control_plane;
 mod kubeconfig;
 mod node;
 mod program;
+mod rights;
 mod tools;
 
 pub use api::{Answer, ApiClient, ApiSession};
@@ -17,4 +18,4 @@ pub use certificates::ClientCertificate;
 pub use control_plane::{ControlPlane, Options};
 pub use kubeconfig::{Credential, write as write_kubeconfig};
 pub use node::{Node, PodSpec};
-pub use tools::{Kubectl, Missing, Tools};
+pub use tools::{Kubectl, Missing, Tools, say_skipped};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use http::{Method, StatusCode};
 use rand::RngExt as _;
-use serde_json::{Value, json};
+use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tokio::time::{Instant, interval};
@@ -188,51 +188,6 @@ impl ControlPlane {
     #[must_use]
     pub fn tools(&self) -> &Tools {
         &self.tools
-    }
-
-    /// Creates the service account of an agent, which may impersonate and nothing else, and gives its token.
-    pub async fn create_agent_service_account(&self, namespace: &str, name: &str) -> Result<String> {
-        let session = self.client.open().await?;
-        session.create("/api/v1/namespaces", &json!({ "metadata": { "name": namespace } })).await?;
-        let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
-        session.create(&accounts, &json!({ "metadata": { "name": name } })).await?;
-        let role = format!("{namespace}-{name}-impersonates");
-        let rbac = "/apis/rbac.authorization.k8s.io/v1";
-        let rules = json!([
-            { "apiGroups": [""], "resources": ["users", "groups"], "verbs": ["impersonate"] },
-            {
-                "apiGroups": ["authentication.k8s.io"],
-                "resources": ["uids", "userextras/*"],
-                "verbs": ["impersonate"],
-            },
-        ]);
-        session
-            .create(&format!("{rbac}/clusterroles"), &json!({ "metadata": { "name": role }, "rules": rules }))
-            .await?;
-        let binding = json!({
-            "metadata": { "name": role },
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role },
-            "subjects": [{ "kind": "ServiceAccount", "namespace": namespace, "name": name }],
-        });
-        session.create(&format!("{rbac}/clusterrolebindings"), &binding).await?;
-        let request = json!({ "spec": { "expirationSeconds": 86400 } });
-        let answer = session
-            .call(Method::POST, &format!("{accounts}/{name}/token"), Some(&request))
-            .await?
-            .ok()
-            .context("request a token")?;
-        let token = answer.pointer("/status/token").and_then(Value::as_str);
-        Ok(token.context("a token request without a token")?.to_owned())
-    }
-
-    /// Gives a user a cluster role, e.g. `cluster-admin` or `view`.
-    pub async fn grant(&self, user: &str, cluster_role: &str) -> Result<()> {
-        let binding = json!({
-            "metadata": { "generateName": "test-" },
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": cluster_role },
-            "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user }],
-        });
-        self.client.create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding).await
     }
 
     /// Every event of the audit log so far whose line contains `needle`, which spares parsing the others.
