@@ -1,0 +1,33 @@
+//! What both ends agree on inside the tunnel: messages of the control stream, the headers that we add to a request,
+//! reasons for ending, and limits.
+//!
+//! A pure codec: bytes and headers in, values out. It opens nothing, waits for nothing and never panics on what the
+//! other side sent. The agent and the server both use it and nothing else does.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::string_slice
+    )
+)]
+
+mod close;
+mod codec;
+mod failure;
+pub mod headers;
+mod identity;
+pub mod limits;
+mod message;
+mod text;
+mod version;
+
+pub use close::{CloseReason, Fault};
+pub use codec::{DecodeError, Decoder, encode};
+pub use failure::Failure;
+pub use identity::{IdentityError, read_identity, write_identity};
+pub use message::{
+    AgentStatus, GoAway, Heartbeat, HeartbeatAck, Hello, Message, ProtocolError, Refused, SessionLimits, Welcome,
+};
+pub use version::{ALPN, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, negotiate};
