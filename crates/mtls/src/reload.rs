@@ -1,0 +1,235 @@
+//! Keys and roots that change while the process runs: read anew by content, never replaced by something broken.
+//!
+//! Files mounted from Kubernetes Secrets change by a swapped link that file watching misses, so they are simply read
+//! again from time to time. The composition root spawns [`Reloading::watch`]; acceptors and connectors ask their
+//! [`Source`] for each handshake.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use moorline_model::Fingerprint;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::{
+    key_pair::{KeyPair, KeyPairError},
+    roots::{Roots, RootsError},
+};
+
+/// Where the current key pair or roots come from. Cheap to clone; clones see the same changes.
+#[derive(Debug)]
+pub struct Source<T> {
+    current: Arc<ArcSwap<T>>,
+}
+
+impl<T> Source<T> {
+    /// A source that changes only by [`Source::replace`].
+    #[must_use]
+    pub fn fixed(value: T) -> Self {
+        Self { current: Arc::new(ArcSwap::from_pointee(value)) }
+    }
+
+    /// The value now.
+    #[must_use]
+    pub fn current(&self) -> Arc<T> {
+        self.current.load_full()
+    }
+
+    /// Puts another value in its place, for handshakes from now on.
+    pub fn replace(&self, value: T) {
+        self.current.store(Arc::new(value));
+    }
+}
+
+impl<T> Clone for Source<T> {
+    fn clone(&self) -> Self {
+        Self { current: Arc::clone(&self.current) }
+    }
+}
+
+impl<T> From<T> for Source<T> {
+    fn from(value: T) -> Self {
+        Self::fixed(value)
+    }
+}
+
+/// Why files could not be turned into a value.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {error}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The files of a key pair.
+    #[error("{}: {reason}", paths(files))]
+    KeyPair {
+        /// The certificate's and the key's.
+        files: Vec<PathBuf>,
+        /// What is wrong.
+        reason: KeyPairError,
+    },
+    /// The file of a trust bundle.
+    #[error("{}: {reason}", paths(files))]
+    Roots {
+        /// The one file.
+        files: Vec<PathBuf>,
+        /// What is wrong.
+        reason: RootsError,
+    },
+}
+
+/// A value that is read from files: [`KeyPair`] and [`Roots`].
+pub trait Loaded: sealed::Load {}
+
+impl Loaded for KeyPair {}
+impl Loaded for Roots {}
+
+mod sealed {
+    use super::{Content, LoadError, PathBuf};
+
+    pub trait Load: Sized + Send + Sync + 'static {
+        /// What the value is called in logs.
+        const WHAT: &'static str;
+
+        /// Makes the value from the contents of its files, in the order of `files`.
+        fn load(files: &[PathBuf], contents: &[Content]) -> Result<Self, LoadError>;
+    }
+}
+
+impl sealed::Load for KeyPair {
+    const WHAT: &'static str = "certificate and key";
+
+    fn load(files: &[PathBuf], contents: &[Content]) -> Result<Self, LoadError> {
+        let certificate = contents.first().map_or(&[][..], |content| content.as_slice());
+        let key = contents.last().map_or(&[][..], |content| content.as_slice());
+        Self::from_pem(certificate, key).map_err(|reason| LoadError::KeyPair { files: files.to_vec(), reason })
+    }
+}
+
+impl sealed::Load for Roots {
+    const WHAT: &'static str = "trust bundle";
+
+    fn load(files: &[PathBuf], contents: &[Content]) -> Result<Self, LoadError> {
+        Self::from_pem(contents.first().map_or(&[], |content| content.as_slice()))
+            .map_err(|reason| LoadError::Roots { files: files.to_vec(), reason })
+    }
+}
+
+/// A value that follows its files.
+pub struct Reloading<T> {
+    source: Source<T>,
+    files: Vec<PathBuf>,
+    /// The hashes of the contents in use.
+    using: Vec<Fingerprint>,
+    /// The last failure, so that it is told once.
+    failed: Option<String>,
+}
+
+impl Reloading<KeyPair> {
+    /// Reads a PEM chain and its PEM key, from two files or from one that holds both. Blocks on the files.
+    ///
+    /// # Errors
+    /// [`LoadError`] when there is nothing good to begin with.
+    pub fn key_pair(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self, LoadError> {
+        Self::open(vec![certificate.into(), key.into()])
+    }
+}
+
+impl Reloading<Roots> {
+    /// Reads a PEM bundle. Blocks on the file.
+    ///
+    /// # Errors
+    /// [`LoadError`] when there is nothing good to begin with.
+    pub fn roots(bundle: impl Into<PathBuf>) -> Result<Self, LoadError> {
+        Self::open(vec![bundle.into()])
+    }
+}
+
+impl<T: Loaded> Reloading<T> {
+    fn open(files: Vec<PathBuf>) -> Result<Self, LoadError> {
+        let contents: Vec<_> = files.iter().map(|path| read(path)).collect::<Result<_, _>>()?;
+        let value = T::load(&files, &contents)?;
+        Ok(Self { source: Source::fixed(value), using: hashes(&contents), failed: None, files })
+    }
+
+    /// What acceptors and connectors take.
+    #[must_use]
+    pub fn source(&self) -> Source<T> {
+        self.source.clone()
+    }
+
+    /// Looks at the files every `interval`, for ever. To be spawned by the caller, and ended with the process.
+    pub async fn watch(mut self, interval: Duration) {
+        loop {
+            tokio::time::sleep(interval).await;
+            let files = self.files.clone();
+            let reading = tokio::task::spawn_blocking(move || files.iter().map(|path| read(path)).collect());
+            // It cannot panic and is not aborted; at shutdown there is nobody left to care.
+            let Ok(contents) = reading.await else { return };
+            self.consider(contents);
+        }
+    }
+
+    /// Looks at the files now. Blocks on them.
+    pub fn refresh(&mut self) {
+        let contents = self.files.iter().map(|path| read(path)).collect();
+        self.consider(contents);
+    }
+
+    fn consider(&mut self, contents: Result<Vec<Content>, LoadError>) {
+        let loaded = contents.and_then(|contents| {
+            let hashes = hashes(&contents);
+            if hashes == self.using {
+                return Ok(None);
+            }
+            T::load(&self.files, &contents).map(|value| Some((value, hashes)))
+        });
+        match loaded {
+            Ok(None) => self.failed = None,
+            Ok(Some((value, hashes))) => {
+                self.failed = None;
+                self.using = hashes;
+                self.source.replace(value);
+                tracing::info!(what = T::WHAT, files = %paths(&self.files), "reloaded");
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if self.failed.as_ref() != Some(&text) {
+                    tracing::warn!(what = T::WHAT, error = %text, "cannot reload; the one before stays in use");
+                    self.failed = Some(text);
+                }
+            }
+        }
+    }
+}
+
+/// A file's content, overwritten after use: it may be a key.
+type Content = Zeroizing<Vec<u8>>;
+
+impl<T> fmt::Debug for Reloading<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reloading").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+fn read(path: &Path) -> Result<Content, LoadError> {
+    std::fs::read(path).map(Content::new).map_err(|error| LoadError::Read { path: path.to_owned(), error })
+}
+
+fn hashes(contents: &[Content]) -> Vec<Fingerprint> {
+    contents.iter().map(|content| moorline_pki::fingerprint(content)).collect()
+}
+
+fn paths(files: &[PathBuf]) -> String {
+    let each: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
+    each.join(" and ")
+}

@@ -1,0 +1,193 @@
+//! The accepting side: the tunnel door, which insists on a certificate, and the gateway door, which can do without.
+//!
+//! Called by the server with an accepted connection, in the task of that connection. A slow or silent peer holds it
+//! for the given limit at most, and a refused one for [`LINGER`] more.
+
+use std::{io, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    config::{self, ConfigError, HTTP_ALPN},
+    error::{HandshakeError, classify, protocols},
+    key_pair::KeyPair,
+    peer::VerifiedPeer,
+    reload::Source,
+    roots::Roots,
+    sniff::Sniff,
+    stream::ServerStream,
+};
+
+/// How long a refused peer is listened to after it was told why: hanging up on what it still sends would make the
+/// operating system reset the connection, and the reason would be lost on the way.
+pub const LINGER: Duration = Duration::from_secs(1);
+
+/// How much of that is read before hanging up anyway.
+const LINGER_BYTES: u64 = 64 * 1024;
+
+/// Accepts agents: TLS 1.3, one application protocol, a client certificate that chains to the roots and is in time.
+#[derive(Clone, Debug)]
+pub struct TunnelAcceptor {
+    inner: Arc<Following<Roots>>,
+    alpn: &'static [u8],
+}
+
+impl TunnelAcceptor {
+    /// `keys` is what the server shows, `roots` is whom it believes, `alpn` the one protocol it speaks. Both sources
+    /// are asked anew for each handshake.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the roots are of no use to the TLS library.
+    pub fn new(
+        keys: impl Into<Source<KeyPair>>,
+        roots: impl Into<Source<Roots>>,
+        alpn: &'static [u8],
+    ) -> Result<Self, ConfigError> {
+        let build = move |keys: &KeyPair, roots: Option<&Roots>| match roots {
+            Some(roots) => config::tunnel_server(keys, roots, alpn),
+            None => Err(ConfigError::missing_roots()),
+        };
+        Ok(Self { inner: Arc::new(Following::new(keys.into(), Some(roots.into()), Box::new(build))?), alpn })
+    }
+
+    /// Does the handshake within `limit`.
+    ///
+    /// # Errors
+    /// [`HandshakeError`], after the peer was told as far as TLS has words for it.
+    pub async fn accept<IO>(&self, io: IO, limit: Duration) -> Result<(ServerStream<IO>, VerifiedPeer), HandshakeError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let stream = handshake(self.inner.config(), io, limit, &[self.alpn]).await?;
+        let agreed = stream.get_ref().1.alpn_protocol() == Some(self.alpn);
+        let peer = peer_of(&stream)?;
+        let mut stream = ServerStream::new(stream);
+        if !agreed {
+            // The peer offered no protocol at all, for which TLS has no alert.
+            drop(tokio::time::timeout(LINGER, stream.shutdown()).await);
+            return Err(HandshakeError::AlpnMismatch { wanted: protocols(&[self.alpn]) });
+        }
+        Ok((stream, peer.ok_or(HandshakeError::NoClientCertificate)?))
+    }
+}
+
+/// Accepts users: TLS 1.2 or 1.3, HTTP/2 or HTTP/1.1. A client certificate is optional where user authorities are
+/// given; one that is presented and not valid fails the handshake, as at a kube-apiserver.
+#[derive(Clone, Debug)]
+pub struct GatewayAcceptor {
+    inner: Arc<Following<Roots>>,
+}
+
+impl GatewayAcceptor {
+    /// `keys` is what the server shows, `users` whom it believes about users. Both sources are asked anew for each
+    /// handshake.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the user authorities are of no use to the TLS library.
+    pub fn new(keys: impl Into<Source<KeyPair>>, users: Option<Source<Roots>>) -> Result<Self, ConfigError> {
+        Ok(Self { inner: Arc::new(Following::new(keys.into(), users, Box::new(config::gateway_server))?) })
+    }
+
+    /// Does the handshake within `limit`. Whether it is HTTP/2 is in [`ServerStream::alpn`].
+    ///
+    /// # Errors
+    /// [`HandshakeError`], after the peer was told as far as TLS has words for it.
+    pub async fn accept<IO>(
+        &self,
+        io: IO,
+        limit: Duration,
+    ) -> Result<(ServerStream<IO>, Option<VerifiedPeer>), HandshakeError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let stream = handshake(self.inner.config(), io, limit, &HTTP_ALPN).await?;
+        let peer = peer_of(&stream)?;
+        Ok((ServerStream::new(stream), peer))
+    }
+}
+
+async fn handshake<IO>(
+    config: Arc<ServerConfig>,
+    io: IO,
+    limit: Duration,
+    alpn: &[&[u8]],
+) -> Result<tokio_rustls::server::TlsStream<Sniff<IO>>, HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let accepting = TlsAcceptor::from(config).accept(Sniff::new(io)).into_fallible();
+    match tokio::time::timeout(limit, accepting).await {
+        Err(_elapsed) => Err(HandshakeError::Timeout(limit)),
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err((error, mut io))) => {
+            let reason = classify(&error, io.not_tls(), io.first(), alpn);
+            drop(tokio::time::timeout(LINGER, linger(&mut io)).await);
+            Err(reason)
+        }
+    }
+}
+
+/// Says that nothing more will come, then reads until the peer has hung up, too.
+async fn linger<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO) -> io::Result<u64> {
+    io.shutdown().await?;
+    tokio::io::copy(&mut io.take(LINGER_BYTES), &mut tokio::io::sink()).await
+}
+
+fn peer_of<IO>(stream: &tokio_rustls::server::TlsStream<IO>) -> Result<Option<VerifiedPeer>, HandshakeError> {
+    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    leaf.map(VerifiedPeer::of).transpose().map_err(|error| HandshakeError::Certificate(error.to_string()))
+}
+
+type Build<R> = Box<dyn Fn(&KeyPair, Option<&R>) -> Result<Arc<ServerConfig>, ConfigError> + Send + Sync>;
+
+/// A configuration that is built anew when what it was built from has changed.
+struct Following<R> {
+    keys: Source<KeyPair>,
+    roots: Option<Source<R>>,
+    build: Build<R>,
+    built: ArcSwap<Built<R>>,
+}
+
+struct Built<R> {
+    keys: Arc<KeyPair>,
+    roots: Option<Arc<R>>,
+    config: Arc<ServerConfig>,
+}
+
+impl<R> Following<R> {
+    fn new(keys: Source<KeyPair>, roots: Option<Source<R>>, build: Build<R>) -> Result<Self, ConfigError> {
+        let (key, root) = (keys.current(), roots.as_ref().map(Source::current));
+        let config = build(&key, root.as_deref())?;
+        let built = ArcSwap::from_pointee(Built { keys: key, roots: root, config });
+        Ok(Self { keys, roots, build, built })
+    }
+
+    fn config(&self) -> Arc<ServerConfig> {
+        let built = self.built.load();
+        let (keys, roots) = (self.keys.current(), self.roots.as_ref().map(Source::current));
+        let same_roots = match (&built.roots, &roots) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (None, None) => true,
+            _ => false,
+        };
+        if same_roots && Arc::ptr_eq(&built.keys, &keys) {
+            return Arc::clone(&built.config);
+        }
+        let config = (self.build)(&keys, roots.as_deref()).unwrap_or_else(|error| {
+            // Remembered all the same, so that it is told once and not with every handshake.
+            tracing::error!(%error, "the new keys or roots cannot be used; those before stay in use");
+            Arc::clone(&built.config)
+        });
+        self.built.store(Arc::new(Built { keys, roots, config: Arc::clone(&config) }));
+        config
+    }
+}
+
+impl<R> std::fmt::Debug for Following<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Following").field("keys", &self.keys.current()).finish_non_exhaustive()
+    }
+}
