@@ -71,9 +71,10 @@ impl CloseReason {
     /// The reason behind a failure of the transport. An end in the middle of a frame, or of a TLS
     /// session without its closing alert, is a peer that closed, not a fault of ours.
     pub(crate) fn from_io(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof => Self::PeerClosed,
-            kind => Self::Io(kind, error.to_string()),
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            Self::PeerClosed
+        } else {
+            Self::Io(error.kind(), error.to_string())
         }
     }
 
@@ -85,7 +86,7 @@ impl CloseReason {
             E::Io(cause) | E::Decode(D::Io(cause)) => Self::from_io(cause),
             E::Closed => Self::PeerClosed,
             E::NoMoreStreamIds => Self::StreamIdsExhausted,
-            other => Self::Protocol(other.to_string()),
+            E::Decode(_) | E::TooManyStreams | E::InvalidWindowUpdate | _ => Self::Protocol(error.to_string()),
         }
     }
 }

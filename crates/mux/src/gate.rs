@@ -14,12 +14,20 @@ pub(crate) struct Gate {
     limit: usize,
     unsent: AtomicUsize,
     crowded: AtomicBool,
+    /// The session has ended: nothing leaves any more, and writers must go on to learn it.
+    broken: AtomicBool,
     waiting: Mutex<Vec<Arc<Cell>>>,
 }
 
 impl Gate {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, unsent: AtomicUsize::new(0), crowded: AtomicBool::new(false), waiting: Mutex::default() }
+        Self {
+            limit,
+            unsent: AtomicUsize::new(0),
+            crowded: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            waiting: Mutex::default(),
+        }
     }
 
     pub(crate) fn unsent(&self) -> usize {
@@ -37,8 +45,8 @@ impl Gate {
             lock(&self.waiting).push(Arc::clone(cell));
         }
         self.crowded.store(true, Ordering::SeqCst);
-        // The room may have come between the two looks at it, and then nobody would open the gate.
-        self.unsent.load(Ordering::SeqCst) < self.limit / 2
+        // The room, or the end, may have come between the two looks, and then nobody opens the gate.
+        self.broken.load(Ordering::SeqCst) || self.unsent.load(Ordering::SeqCst) < self.limit / 2
     }
 
     pub(crate) fn queued(&self, bytes: usize) {
@@ -47,17 +55,21 @@ impl Gate {
 
     /// A frame with so many body bytes goes on the wire.
     pub(crate) fn left(&self, bytes: usize) {
-        // A frame can get here before its writer has counted it; the two meet at the right sum, but in
-        // between the number may wrap, and a huge number only closes the gate for that moment.
         let before = self.unsent.fetch_sub(bytes, Ordering::SeqCst);
-        let now = before.wrapping_sub(bytes);
+        let now = before.saturating_sub(bytes);
         if now < self.limit / 2 && self.crowded.load(Ordering::SeqCst) {
             self.open();
         }
     }
 
+    /// Holds nobody back from now on.
+    pub(crate) fn break_open(&self) {
+        self.broken.store(true, Ordering::SeqCst);
+        self.open();
+    }
+
     /// Lets all who wait try again.
-    pub(crate) fn open(&self) {
+    fn open(&self) {
         self.crowded.store(false, Ordering::SeqCst);
         let waiting = std::mem::take(&mut *lock(&self.waiting));
         for cell in waiting {

@@ -39,6 +39,11 @@ impl Handle {
         Self { session, _door: door }
     }
 
+    #[cfg(test)]
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
     /// Opens a stream. No round trip to the peer: the open travels with the first bytes written, or
     /// with the first read, flush or shutdown if that comes first.
     ///
@@ -90,6 +95,21 @@ impl Handle {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.session.stats()
+    }
+
+    /// Sends a ping and waits for the peer's answer; gives the round trip time.
+    ///
+    /// Any implementation of the protocol answers at once, without asking its application: the answer
+    /// proves that the peer's process runs and that both directions of the transport work. No time limit
+    /// of its own; a caller that gives up leaves nothing behind. Safe to cancel.
+    ///
+    /// # Errors
+    /// Why the session ended, if it did first.
+    pub async fn ping(&self) -> Result<Duration, CloseReason> {
+        match self.session.ping().await {
+            Ok(round_trip) => Ok(round_trip),
+            Err(_ended) => Err(self.session.closed().await),
+        }
     }
 
     /// How long ago the last byte arrived from the peer, in milliseconds' precision.

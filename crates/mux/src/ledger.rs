@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use crate::budget::MemoryBudget;
 use crate::cell::Cell;
@@ -78,7 +78,7 @@ impl Ledger {
             buffered: AtomicUsize::new(0),
             limit,
             sheds: AtomicU64::new(0),
-            membership: budget.join(this.clone()),
+            membership: budget.join(Weak::clone(this)),
             budget: budget.clone(),
             clock: AtomicU64::new(0),
         })
@@ -199,6 +199,13 @@ impl Ledger {
         std::mem::take(&mut state.resets)
     }
 
+    /// Streams, farewells and resets that are still on the books.
+    #[cfg(test)]
+    pub(crate) fn leftovers(&self) -> (usize, usize, usize) {
+        let state = lock(&self.state);
+        (state.cells.len(), state.farewells.len(), state.resets.len())
+    }
+
     /// The process holds so much more than it may that shedding evidently does not help.
     pub(crate) fn is_hopeless(&self) -> bool {
         self.budget.is_far_exceeded()
@@ -250,5 +257,8 @@ impl Ledger {
 impl Drop for Ledger {
     fn drop(&mut self) {
         self.budget.leave(self.membership);
+        // Bytes of streams that never got an owner: the session ended between their first frame and
+        // their turn.
+        self.budget.refund(self.buffered());
     }
 }

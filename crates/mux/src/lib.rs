@@ -38,6 +38,7 @@ mod handle;
 mod incoming;
 mod ledger;
 mod lock;
+mod ping;
 mod session;
 mod shim;
 mod stats;

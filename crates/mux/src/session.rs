@@ -21,6 +21,7 @@ use crate::handle::{Handle, OpenError};
 use crate::incoming::Incoming;
 use crate::ledger::Ledger;
 use crate::lock::lock;
+use crate::ping::Pings;
 use crate::stats::Stats;
 use crate::stream::Stream;
 
@@ -155,6 +156,7 @@ pub(crate) struct Session {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) gate: Gate,
     pub(crate) wire: Wire,
+    pub(crate) pings: Pings,
     pub(crate) arrivals: Mutex<Arrivals>,
     pub(crate) opened_total: AtomicU64,
     pub(crate) accepted_total: AtomicU64,
@@ -183,6 +185,7 @@ impl Session {
             ledger: Ledger::join(config.session_memory, &config.memory),
             gate: Gate::new(config.send_queue),
             wire: Wire::default(),
+            pings: Pings::default(),
             arrivals: Mutex::default(),
             opened_total: AtomicU64::new(0),
             accepted_total: AtomicU64::new(0),
@@ -301,7 +304,8 @@ impl Session {
         if let Some(acceptor) = acceptor {
             acceptor.wake();
         }
-        self.gate.open();
+        self.gate.break_open();
+        self.pings.give_up();
         for cell in self.ledger.cells() {
             lock(&cell.ends).wake_both();
         }
@@ -369,6 +373,16 @@ impl Session {
 
     pub(crate) fn register_driver(&self, waker: &Waker) {
         self.driver.register(waker);
+    }
+
+    /// Asks for a round trip. The answer fails when the session ends.
+    pub(crate) fn ping(&self) -> oneshot::Receiver<Duration> {
+        let answered = self.pings.ask();
+        if self.state.load(Ordering::Acquire) == CLOSED {
+            self.pings.give_up();
+        }
+        self.driver.wake();
+        answered
     }
 
     fn wake_driver_if_draining(&self) {

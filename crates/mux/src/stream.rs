@@ -160,7 +160,7 @@ impl AsyncWrite for Stream {
         };
         let written = match &outcome {
             Poll::Ready(Ok(written)) => *written,
-            _ => 0,
+            Poll::Ready(Err(_)) | Poll::Pending => 0,
         };
         if written < claim {
             self.session.gate.left(claim.saturating_sub(written));
@@ -196,7 +196,7 @@ impl AsyncWrite for Stream {
                 Some(engine) if !engine.is_closed() => Pin::new(engine).poll_close(cx),
                 _ => return Poll::Ready(Err(self.lost(&ends))),
             },
-            other => other,
+            other @ (Poll::Ready(Err(_)) | Poll::Pending) => other,
         };
         match finished {
             Poll::Ready(Ok(())) => {

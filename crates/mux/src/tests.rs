@@ -4,8 +4,16 @@
 //! takes in total, `MOORLINE_SIM_SEED` replays one seed.
 
 mod basics;
+mod death;
+mod ends;
+mod garbage;
+mod growth;
+mod limits;
 mod link;
+mod memory;
 mod pinger;
+mod protocol;
+mod raw;
 mod saturation;
 
 use std::future::Future;

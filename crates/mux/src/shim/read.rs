@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Shim;
 use crate::cell::{Cell, Direction};
 use crate::close::CloseReason;
-use crate::frame::{FIN, HEADER, Header, Kind, RST, SYN};
+use crate::frame::{ACK, FIN, HEADER, Header, Kind, RST, SYN};
 use crate::session::Wire;
 
 /// While the peer keeps the session busy with reading, the outbox is flushed after so many bytes.
@@ -28,6 +28,12 @@ const FLUSH_EVERY: usize = 64 * 1024;
 /// while the transport takes nothing: 256 KiB are 21,000 frames. A peer that causes more and reads none
 /// is not a peer to talk to.
 const ANSWERS: usize = 256 * 1024;
+
+/// The most that a peer may send on a new stream, in bytes (protocol constant).
+const FIRST_BODY: u32 = 256 * 1024;
+
+/// Larger data frames are refused by the engine, in bytes.
+const LARGEST_BODY: u32 = 1 << 20;
 
 /// What becomes of a frame.
 enum Judgement {
@@ -178,6 +184,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Shim<T> {
                 self.answer(Header::pong(header.value))?;
                 Ok(Judgement::Swallow)
             }
+            Kind::Ping if header.has(ACK) && self.session.pings.answered(header.value) => Ok(Judgement::Swallow),
             Kind::GoAway => {
                 let reason = CloseReason::PeerGoAway(header.value);
                 if header.value == 0 {
@@ -195,12 +202,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Shim<T> {
     fn judge_stream(&mut self, header: Header) -> io::Result<Judgement> {
         let id = header.stream;
         let session = &self.session;
+        if header.body() > LARGEST_BODY {
+            // No such bytes will ever be read: the engine ends the session over this header.
+            return Ok(Judgement::Pass);
+        }
         if header.has(RST) {
             session.ledger.reset_arrived(id);
             return Ok(Judgement::Pass);
         }
         if header.has(SYN) {
-            if session.inbound.is_full() {
+            // A first frame over the window is for the engine to condemn, not for us to sit through.
+            let fits = header.body() <= FIRST_BODY;
+            if fits && session.inbound.is_full() {
                 session.count_refused();
                 self.incoming.discard = true;
                 self.answer(Header::reset(id))?;

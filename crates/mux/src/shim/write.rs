@@ -143,6 +143,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Shim<T> {
             for id in self.session.ledger.take_resets() {
                 self.queue_own(Header::reset(id));
             }
+            for value in self.session.pings.take_unsent() {
+                self.queue_own(Header::ping(value));
+            }
         }
         self.drain(cx)?;
         if self.outgoing.outbox.is_empty() {

@@ -1,11 +1,18 @@
 //! What a stream promises: bytes, half-close, resets, ends.
 
+use std::future::Future;
 use std::io::ErrorKind;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinSet;
 
 use crate::{CloseReason, Config, Handle, Incoming, OpenError, Role, Stream};
+
+/// Fails the test when something does not come to an end. On the virtual clock this costs nothing.
+pub(super) async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(600), future).await.expect("no end within 10 minutes")
+}
 
 /// Two ends over a pipe that holds `room` bytes, their drivers on tasks of their own.
 pub(super) struct Pair {
@@ -32,7 +39,7 @@ pub(super) fn pair() -> Pair {
 
 impl Pair {
     /// A stream and its other end, with one byte sent so that both know of it.
-    async fn stream(&mut self) -> (Stream, Stream) {
+    pub(super) async fn stream(&mut self) -> (Stream, Stream) {
         let mut ours = self.client.open().await.unwrap();
         ours.write_all(b"!").await.unwrap();
         let mut theirs = self.server_incoming.accept().await.unwrap();
