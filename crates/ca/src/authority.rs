@@ -264,3 +264,129 @@ impl Drop for Wiped {
         self.0.zeroize();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::CLOCK_SKEW;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn now() -> Timestamp {
+        Timestamp::from_unix_seconds(1_795_233_180)
+    }
+
+    fn authority() -> Authority {
+        Authority::generate("moorline tunnel", now(), 100 * DAY).unwrap()
+    }
+
+    fn read(issued: &Issued) -> CertificateInfo {
+        let der = moorline_pki::certificates_from_pem(issued.certificate_pem.as_bytes()).unwrap();
+        moorline_pki::private_key_from_pem(issued.key_pem.as_bytes()).unwrap();
+        CertificateInfo::parse(&der[0]).unwrap()
+    }
+
+    #[test]
+    fn an_authority_signs_and_nothing_else() {
+        let authority = authority();
+        let info = authority.info();
+        assert!(info.is_ca);
+        assert_eq!((info.common_name(), info.dns_names.len()), (Some("moorline tunnel"), 0));
+        assert_eq!(info.not_before, now().saturating_sub(CLOCK_SKEW));
+        assert_eq!(info.not_after, now().saturating_add(100 * DAY));
+        let named = Authority::generate_for_server("t", Some("moorline-tunnel"), now(), DAY).unwrap();
+        assert_eq!(named.info().dns_names, ["moorline-tunnel"]);
+    }
+
+    #[test]
+    fn a_server_gets_its_names_and_one_purpose() {
+        let names = ["a.example", "10.0.0.1", "::1"].map(SubjectName::from_host);
+        let issued = authority().issue_server(&names, now(), DAY).unwrap();
+        let info = read(&issued);
+        assert_eq!(info.dns_names, ["a.example"]);
+        assert_eq!(info.ip_addresses.len(), 2);
+        assert!(info.for_servers && !info.for_clients && !info.is_ca);
+        assert_eq!((info.fingerprint, info.not_after), (issued.fingerprint, issued.not_after));
+        assert!(matches!(authority().issue_server(&[], now(), DAY), Err(IssueError::NoName)));
+        let odd = [SubjectName::Dns("b\u{fc}cher.example".to_owned())];
+        assert!(matches!(authority().issue_server(&odd, now(), DAY), Err(IssueError::Signing(_))));
+    }
+
+    #[test]
+    fn an_agent_is_named_by_its_cluster_and_is_no_server() {
+        let uid = ClusterUid::from_bytes([7; 16]);
+        let info = read(&authority().issue_agent(&"east".parse().unwrap(), &uid, now(), DAY).unwrap());
+        assert_eq!(info.common_name(), Some("east"));
+        assert_eq!(info.uris, ["moorline:cluster:east".to_owned(), format!("moorline:cluster-uid:{uid}")]);
+        assert!(info.for_clients && !info.for_servers && !info.is_ca);
+        assert!(info.organizations.is_empty() && info.dns_names.is_empty());
+    }
+
+    #[test]
+    fn a_user_is_named_as_kubernetes_reads_it() {
+        let issued = authority().issue_user("jane", &["dev".to_owned()], now(), DAY).unwrap();
+        let der = moorline_pki::certificates_from_pem(issued.certificate_pem.as_bytes()).unwrap();
+        let identity = moorline_pki::identity_of(&der[0]).unwrap();
+        assert_eq!((identity.user(), identity.groups()[0].as_str()), ("jane", "dev"));
+        let several = ["a".to_owned(), "b".to_owned()];
+        assert!(matches!(authority().issue_user("jane", &several, now(), DAY), Err(IssueError::SeveralGroups(2))));
+        assert!(matches!(authority().issue_user("", &[], now(), DAY), Err(IssueError::NoUser)));
+    }
+
+    #[test]
+    fn serial_numbers_and_keys_are_never_the_same() {
+        let authority = authority();
+        let issue = || authority.issue_user("jane", &[], now(), DAY).unwrap();
+        let (one, two) = (issue(), issue());
+        assert_ne!(*one.key_pem, *two.key_pem);
+        assert_ne!(read(&one).serial, read(&two).serial);
+        assert_eq!(read(&one).serial.len(), 32);
+    }
+
+    #[test]
+    fn nothing_outlives_its_authority() {
+        let authority = authority();
+        let issued = authority.issue_user("jane", &[], now(), 1_000 * DAY).unwrap();
+        assert_eq!(issued.not_after, authority.info().not_after);
+        let later = now().saturating_add(103 * DAY);
+        let error = authority.issue_user("jane", &[], later, DAY).unwrap_err();
+        assert!(error.to_string().contains("expired 3 days ago"), "{error}");
+    }
+
+    #[test]
+    fn comes_back_from_its_files_and_from_no_others() {
+        let (one, two) = (authority(), authority());
+        let again = Authority::from_pem(one.certificate_pem(), &one.key_pem()).unwrap();
+        assert_eq!(again.certificate_der(), one.certificate_der());
+        read(&again.issue_user("jane", &[], now(), DAY).unwrap());
+        let mixed = Authority::from_pem(one.certificate_pem(), &two.key_pem());
+        assert!(matches!(mixed, Err(AuthorityError::Mismatch)));
+        let leaf = one.issue_user("jane", &[], now(), DAY).unwrap();
+        let error = Authority::from_pem(&leaf.certificate_pem, &leaf.key_pem).unwrap_err();
+        assert!(matches!(error, AuthorityError::NotAnAuthority(_)), "{error}");
+        let both = format!("{}{}", one.certificate_pem(), two.certificate_pem());
+        assert!(matches!(Authority::from_pem(&both, &one.key_pem()), Err(AuthorityError::SeveralCertificates(2))));
+        assert!(matches!(Authority::from_pem("", ""), Err(AuthorityError::Certificate(_))));
+        assert!(matches!(Authority::from_pem(one.certificate_pem(), ""), Err(AuthorityError::Key(_))));
+    }
+
+    #[test]
+    fn an_rsa_authority_made_elsewhere_signs_too() {
+        // Made by `openssl req -x509 -newkey rsa:2048 -days 36500`; nothing trusts it.
+        let certificate = include_str!("../fixtures/rsa-ca.crt");
+        let key = include_str!("../fixtures/rsa-ca.key");
+        let authority = Authority::from_pem(certificate, key).unwrap();
+        let within = authority.info().not_before.saturating_add(DAY);
+        let issued = authority.issue_user("jane", &[], within, DAY).unwrap();
+        assert_eq!(read(&issued).issuer, authority.info().subject);
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let authority = authority();
+        let issued = authority.issue_user("jane", &[], now(), DAY).unwrap();
+        let (one, two) = (format!("{authority:?}"), format!("{issued:?}"));
+        assert!(one.contains("moorline tunnel") && !one.to_lowercase().contains("key"), "{one}");
+        assert!(!two.to_lowercase().contains("key"), "{two}");
+    }
+}

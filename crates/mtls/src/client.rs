@@ -7,7 +7,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 
 use crate::{
@@ -59,8 +59,10 @@ impl Connector {
     {
         let config = config::tunnel_client(&self.keys.current(), &self.roots.current(), self.alpn)
             .map_err(|error| HandshakeError::Certificate(error.to_string()))?;
-        let (stream, peer) = handshake(config, io, server_name, limit, &[self.alpn]).await?;
+        let (mut stream, peer) = handshake(config, io, server_name, limit, &[self.alpn]).await?;
         if stream.alpn() != Some(self.alpn) {
+            // The server speaks no protocol at all, for which TLS has no alert.
+            drop(tokio::time::timeout(limit, stream.shutdown()).await);
             return Err(HandshakeError::AlpnMismatch { wanted: protocols(&[self.alpn]) });
         }
         Ok((stream, peer))

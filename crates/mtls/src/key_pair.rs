@@ -95,3 +95,48 @@ impl fmt::Debug for KeyPair {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use moorline_ca::{Authority, Issued};
+
+    use super::*;
+
+    fn issued() -> (Authority, Issued) {
+        let now = Timestamp::from_unix_seconds(1_795_233_180);
+        let authority = Authority::generate("test", now, Duration::from_secs(1_000)).unwrap();
+        let issued = authority.issue_user("jane", &[], now, Duration::from_secs(100)).unwrap();
+        (authority, issued)
+    }
+
+    #[test]
+    fn the_halves_must_fit() {
+        let ((_, one), (_, two)) = (issued(), issued());
+        let read = |certificate: &Issued, key: &Issued| {
+            KeyPair::from_pem(certificate.certificate_pem.as_bytes(), key.key_pem.as_bytes())
+        };
+        let pair = read(&one, &one).unwrap();
+        assert_eq!((pair.fingerprint(), pair.not_after()), (one.fingerprint, one.not_after));
+        assert_eq!(read(&one, &two).unwrap_err(), KeyPairError::Mismatch("CN=jane".to_owned()));
+    }
+
+    #[test]
+    fn each_file_is_named_in_its_error() {
+        let (_, issued) = issued();
+        let certificate = issued.certificate_pem.as_bytes();
+        let error = KeyPair::from_pem(certificate, certificate).unwrap_err().to_string();
+        assert!(error.starts_with("private key: holds no private key"), "{error}");
+        let error = KeyPair::from_pem(b"", b"").unwrap_err().to_string();
+        assert!(error.starts_with("certificate: holds no certificate"), "{error}");
+    }
+
+    #[test]
+    fn the_key_is_never_shown() {
+        let (_, issued) = issued();
+        let pair = KeyPair::from_pem(issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap();
+        let shown = format!("{pair:?}");
+        assert!(shown.contains("jane") && !shown.to_lowercase().contains("private"), "{shown}");
+    }
+}

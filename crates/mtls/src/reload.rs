@@ -233,3 +233,148 @@ fn paths(files: &[PathBuf]) -> String {
     let each: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
     each.join(" and ")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use moorline_ca::{Authority, Issued};
+    use moorline_model::Timestamp;
+
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    struct Files {
+        dir: tempfile::TempDir,
+        authority: Authority,
+    }
+
+    impl Files {
+        fn new() -> Self {
+            let authority = Authority::generate("test", Timestamp::from(SystemTime::now()), DAY).unwrap();
+            Self { dir: tempfile::tempdir().unwrap(), authority }
+        }
+
+        fn issue(&self) -> Issued {
+            self.authority.issue_user("jane", &[], Timestamp::from(SystemTime::now()), DAY).unwrap()
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+            std::fs::write(self.path(name), content).unwrap();
+        }
+
+        fn write_pair(&self, issued: &Issued) {
+            self.write("tls.crt", &issued.certificate_pem);
+            self.write("tls.key", issued.key_pem.as_bytes());
+        }
+
+        fn reloading(&self) -> Result<Reloading<KeyPair>, LoadError> {
+            Reloading::key_pair(self.path("tls.crt"), self.path("tls.key"))
+        }
+    }
+
+    #[test]
+    fn follows_a_good_change_and_keeps_the_old_through_a_bad_one() {
+        let files = Files::new();
+        let (first, second) = (files.issue(), files.issue());
+        files.write_pair(&first);
+        let mut reloading = files.reloading().unwrap();
+        let source = reloading.source();
+        let shown = || source.current().fingerprint();
+        assert_eq!(shown(), first.fingerprint);
+
+        // Half of the change: the key does not fit yet.
+        files.write("tls.crt", &second.certificate_pem);
+        reloading.refresh();
+        assert_eq!(shown(), first.fingerprint);
+        assert!(reloading.failed.as_deref().unwrap().contains("does not belong"), "{:?}", reloading.failed);
+
+        files.write_pair(&second);
+        reloading.refresh();
+        assert_eq!((shown(), reloading.failed.as_deref()), (second.fingerprint, None));
+
+        for broken in ["", "no PEM", "-----BEGIN CERTIFICATE-----\n"] {
+            files.write("tls.crt", broken);
+            reloading.refresh();
+            assert_eq!(shown(), second.fingerprint);
+            assert!(reloading.failed.is_some());
+        }
+        std::fs::remove_file(files.path("tls.crt")).unwrap();
+        reloading.refresh();
+        assert!(reloading.failed.as_deref().unwrap().starts_with("cannot read "));
+        files.write_pair(&second);
+        reloading.refresh();
+        assert_eq!((shown(), reloading.failed.as_deref()), (second.fingerprint, None));
+    }
+
+    #[test]
+    fn the_same_content_is_not_a_change() {
+        let files = Files::new();
+        files.write("ca.crt", files.authority.certificate_pem());
+        let mut reloading = Reloading::roots(files.path("ca.crt")).unwrap();
+        let before = reloading.source().current();
+        files.write("ca.crt", files.authority.certificate_pem());
+        reloading.refresh();
+        assert!(Arc::ptr_eq(&before, &reloading.source().current()));
+    }
+
+    #[test]
+    fn there_must_be_something_good_to_begin_with() {
+        let files = Files::new();
+        assert!(matches!(files.reloading(), Err(LoadError::Read { .. })));
+        let issued = files.issue();
+        files.write("tls.crt", &issued.certificate_pem);
+        files.write("tls.key", &issued.certificate_pem);
+        let error = files.reloading().unwrap_err().to_string();
+        assert!(error.contains("tls.crt and ") && error.contains("private key: holds no private key"), "{error}");
+        let error = Reloading::roots(files.path("tls.key/none")).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read "), "{error}");
+    }
+
+    /// As a kubelet changes a mounted Secret: a link to a directory is swapped, the files' own paths stay.
+    #[test]
+    fn follows_a_swapped_directory() {
+        let files = Files::new();
+        let (first, second) = (files.issue(), files.issue());
+        for (version, issued) in [("v1", &first), ("v2", &second)] {
+            std::fs::create_dir(files.path(version)).unwrap();
+            files.write(&format!("{version}/tls.crt"), &issued.certificate_pem);
+            files.write(&format!("{version}/tls.key"), issued.key_pem.as_bytes());
+        }
+        let data = files.path("data");
+        std::os::unix::fs::symlink(files.path("v1"), &data).unwrap();
+        let mut reloading = Reloading::key_pair(data.join("tls.crt"), data.join("tls.key")).unwrap();
+        std::os::unix::fs::symlink(files.path("v2"), files.path("data.new")).unwrap();
+        std::fs::rename(files.path("data.new"), &data).unwrap();
+        reloading.refresh();
+        assert_eq!(reloading.source().current().fingerprint(), second.fingerprint);
+    }
+
+    #[tokio::test]
+    async fn watching_sees_a_change() {
+        let files = Files::new();
+        let (first, second) = (files.issue(), files.issue());
+        files.write_pair(&first);
+        let reloading = files.reloading().unwrap();
+        let source = reloading.source();
+        files.write_pair(&second);
+        let changed = async {
+            while source.current().fingerprint() != second.fingerprint {
+                tokio::task::yield_now().await;
+            }
+        };
+        let watching = reloading.watch(Duration::from_millis(1));
+        let seen = async {
+            tokio::select! {
+                () = watching => false,
+                () = changed => true,
+            }
+        };
+        assert_eq!(tokio::time::timeout(Duration::from_secs(10), seen).await, Ok(true));
+    }
+}

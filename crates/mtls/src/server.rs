@@ -31,7 +31,7 @@ const LINGER_BYTES: u64 = 64 * 1024;
 /// Accepts agents: TLS 1.3, one application protocol, a client certificate that chains to the roots and is in time.
 #[derive(Clone, Debug)]
 pub struct TunnelAcceptor {
-    inner: Arc<Following<Roots>>,
+    inner: Arc<Following>,
     alpn: &'static [u8],
 }
 
@@ -78,7 +78,7 @@ impl TunnelAcceptor {
 /// given; one that is presented and not valid fails the handshake, as at a kube-apiserver.
 #[derive(Clone, Debug)]
 pub struct GatewayAcceptor {
-    inner: Arc<Following<Roots>>,
+    inner: Arc<Following>,
 }
 
 impl GatewayAcceptor {
@@ -141,24 +141,24 @@ fn peer_of<IO>(stream: &tokio_rustls::server::TlsStream<IO>) -> Result<Option<Ve
     leaf.map(VerifiedPeer::of).transpose().map_err(|error| HandshakeError::Certificate(error.to_string()))
 }
 
-type Build<R> = Box<dyn Fn(&KeyPair, Option<&R>) -> Result<Arc<ServerConfig>, ConfigError> + Send + Sync>;
+type Build = Box<dyn Fn(&KeyPair, Option<&Roots>) -> Result<Arc<ServerConfig>, ConfigError> + Send + Sync>;
 
 /// A configuration that is built anew when what it was built from has changed.
-struct Following<R> {
+struct Following {
     keys: Source<KeyPair>,
-    roots: Option<Source<R>>,
-    build: Build<R>,
-    built: ArcSwap<Built<R>>,
+    roots: Option<Source<Roots>>,
+    build: Build,
+    built: ArcSwap<Built>,
 }
 
-struct Built<R> {
+struct Built {
     keys: Arc<KeyPair>,
-    roots: Option<Arc<R>>,
+    roots: Option<Arc<Roots>>,
     config: Arc<ServerConfig>,
 }
 
-impl<R> Following<R> {
-    fn new(keys: Source<KeyPair>, roots: Option<Source<R>>, build: Build<R>) -> Result<Self, ConfigError> {
+impl Following {
+    fn new(keys: Source<KeyPair>, roots: Option<Source<Roots>>, build: Build) -> Result<Self, ConfigError> {
         let (key, root) = (keys.current(), roots.as_ref().map(Source::current));
         let config = build(&key, root.as_deref())?;
         let built = ArcSwap::from_pointee(Built { keys: key, roots: root, config });
@@ -186,7 +186,7 @@ impl<R> Following<R> {
     }
 }
 
-impl<R> std::fmt::Debug for Following<R> {
+impl std::fmt::Debug for Following {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Following").field("keys", &self.keys.current()).finish_non_exhaustive()
     }

@@ -95,3 +95,40 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Sniff<IO> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    async fn sniffed(bytes: &[u8]) -> Sniff<&[u8]> {
+        let mut sniff = Sniff::new(bytes);
+        let mut through = Vec::new();
+        // Byte by byte, as a slow peer would send them.
+        while let Ok(byte) = sniff.read_u8().await {
+            through.push(byte);
+        }
+        assert_eq!(through, bytes, "everything passes through");
+        sniff
+    }
+
+    #[tokio::test]
+    async fn tells_what_is_not_tls() {
+        for (bytes, expected) in [
+            (&b""[..], None),
+            (&[22], None),
+            (&[22, 3, 1, 0, 5, 1], None),
+            (&[21, 3, 3, 0, 2, 2, 40], None),
+            (b"GET / HTTP/1.1\r\n", Some("a request in plain HTTP")),
+            (b"PRI * HTTP/2.0", Some("a request in plain HTTP")),
+            (b"HTTP/1.0 200 OK", Some("an answer in plain HTTP")),
+            (b"SSH-2.0-x", Some("SSH")),
+            (b"PROXY TCP4 ", Some("a PROXY protocol header")),
+            (&[22, 9], Some("something else")),
+            (&[0; 20], Some("something else")),
+        ] {
+            assert_eq!(sniffed(bytes).await.not_tls(), expected, "{bytes:?}");
+        }
+    }
+}

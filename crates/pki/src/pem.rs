@@ -80,7 +80,9 @@ const ENCRYPTED_HEADER: &[u8] = b"Proc-Type: 4,ENCRYPTED";
 fn syntax(error: &pem::Error) -> PemError {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     PemError::Syntax(match error {
-        pem::Error::MissingSectionEnd { end_marker } => format!("the line \"{}\" is missing", text(end_marker)),
+        pem::Error::MissingSectionEnd { end_marker } => {
+            format!("the line \"-----END {}-----\" is missing", text(end_marker))
+        }
         // The line itself could be anything, a piece of a key included.
         pem::Error::IllegalSectionStart { .. } => "a section begins with a malformed line".to_owned(),
         pem::Error::Base64Decode(_) => "a section is not base64".to_owned(),
