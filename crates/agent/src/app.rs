@@ -1,0 +1,162 @@
+//! The composition root: names every part of the agent, binds what is bound, spawns what runs, and ends it in order.
+//!
+//! Called by `main`, by the command line's quickstart and by tests.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use moorline_model::Timestamp;
+use moorline_mtls::{KeyPair, Reloading, Roots, Source};
+use moorline_process::{Plan, Readiness, Registry, Shutdown, Tasks, admin};
+use thiserror::Error;
+
+use crate::{
+    config::Config,
+    credentials::{Credentials, TokenError},
+    health::Prober,
+    metrics::Metrics,
+    serve::{Service, upstream::Upstream},
+    tunnel::Tunnel,
+};
+
+/// How often certificates and authorities are looked at on disk. kubelet updates mounted Secrets about once a minute.
+const CERTIFICATE_REREAD: Duration = Duration::from_secs(30);
+
+/// From the go-away to the drain: the server reads it within a round trip, and opens nothing new from then on.
+const GO_AWAY: Duration = Duration::from_millis(500);
+
+/// What cancelled tasks get to clean up.
+const CANCEL: Duration = Duration::from_secs(3);
+
+/// An agent that is built and not running yet.
+pub struct App {
+    listener: TcpListener,
+    admin: admin::Admin,
+    shutdown: Shutdown,
+    plan: Plan,
+    tunnel: Arc<Tunnel>,
+    prober: Prober,
+    upstream: Arc<Upstream>,
+    credentials: Arc<Credentials>,
+    keys: Reloading<KeyPair>,
+    roots: Reloading<Roots>,
+    metrics: Arc<Metrics>,
+}
+
+/// Why an agent cannot be built from a good configuration.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// The admin address is taken or not ours.
+    #[error("cannot listen on {0} for /livez, /readyz and /metrics (--admin-addr)")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// The token went away since the configuration was read.
+    #[error("the token for the kube-apiserver")]
+    Token(#[from] TokenError),
+}
+
+/// Why an agent could not run.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The admin listener cannot be used.
+    #[error("cannot serve /livez, /readyz and /metrics")]
+    Admin(#[source] io::Error),
+}
+
+impl App {
+    /// Makes all parts and binds the admin address. Nothing runs and nothing is dialled yet.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub fn build(config: Config) -> Result<Self, BuildError> {
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        let listener = bind(config.admin_addr).map_err(|error| BuildError::Listen(config.admin_addr, error))?;
+        let registry = Registry::new("moorline-agent", env!("CARGO_PKG_VERSION"));
+        let (tasks, readiness, shutdown) = (Tasks::new(&registry), Readiness::new(), Shutdown::new());
+        let metrics = Arc::new(Metrics::new(&registry));
+        let credentials = Arc::new(Credentials::new(config.token, Arc::clone(&metrics))?);
+        let upstream = Arc::new(Upstream::new(config.upstream, Arc::clone(&credentials), Arc::clone(&metrics)));
+        let connected = readiness.check("tunnel");
+        let (prober, health) =
+            Prober::new(Arc::clone(&upstream), readiness.check("kube-apiserver"), Arc::clone(&metrics));
+        let phases = shutdown.phases();
+        let service = Service::new(config.serve, Arc::clone(&upstream), phases.clone(), Arc::clone(&metrics));
+        let living = (tasks.clone(), phases.clone(), Arc::clone(&metrics));
+        let tunnel = Arc::new(Tunnel::new(config.tunnel, Arc::new(service), health, connected, living));
+        let admin = admin::Admin { registry, readiness, phases, tasks };
+        let plan = Plan { notice: Duration::ZERO, go_away: GO_AWAY, drain: config.drain_grace, cancel: CANCEL };
+        let (keys, roots) = (config.keys, config.roots);
+        Ok(Self { listener, admin, shutdown, plan, tunnel, prober, upstream, credentials, keys, roots, metrics })
+    }
+
+    /// Where probes and metrics are served.
+    ///
+    /// # Errors
+    /// When the operating system does not say.
+    pub fn admin_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `shutdown` resolves, then lets running requests finish within the grace, and returns.
+    ///
+    /// # Errors
+    /// [`RunError`] when it cannot begin.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        let listener = tokio::net::TcpListener::from_std(self.listener).map_err(RunError::Admin)?;
+        let (tasks, phases) = (self.admin.tasks.clone(), self.admin.phases.clone());
+        let forever = |name, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let phases = phases.clone();
+            tasks.spawn(name, async move {
+                tokio::select! {
+                    () = work => {}
+                    () = phases.cancelled() => {}
+                }
+            });
+        };
+        tasks.spawn("admin", admin::serve(listener, self.admin));
+        forever("expiry", Box::pin(watch_expiry(self.keys.source(), self.metrics)));
+        forever("certificate-reload", Box::pin(self.keys.watch(CERTIFICATE_REREAD)));
+        forever("authority-reload", Box::pin(self.roots.watch(CERTIFICATE_REREAD)));
+        forever("token-reload", Box::pin(self.credentials.watch()));
+        forever("upstream-reap", Box::pin(self.upstream.reap()));
+        forever("upstream-probe", Box::pin(self.prober.run()));
+        for _session in 0..self.tunnel.sessions() {
+            tasks.spawn("tunnel", Arc::clone(&self.tunnel).keep());
+        }
+        drop(self.tunnel);
+        shutdown.await;
+        let outcome = self.shutdown.run(self.plan, &tasks, std::future::pending()).await;
+        if outcome.cut > 0 {
+            tracing::warn!(requests = outcome.cut, "requests that did not finish within --drain-grace were cut");
+        }
+        Ok(())
+    }
+}
+
+/// Shows when the certificate ends, and says so in time.
+async fn watch_expiry(keys: Source<KeyPair>, metrics: Arc<Metrics>) {
+    const DAILY: Duration = Duration::from_secs(24 * 60 * 60);
+    const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+    let mut told: Option<(Timestamp, tokio::time::Instant)> = None;
+    loop {
+        let not_after = keys.current().not_after();
+        metrics.certificate_ends(not_after.unix_seconds());
+        let fresh = told.is_none_or(|(which, when)| which != not_after || when.elapsed() >= DAILY);
+        if fresh && not_after.saturating_sub(SOON) <= crate::config::now() {
+            tracing::warn!(%not_after, "the agent's certificate ends soon: issue a new one");
+            told = Some((not_after, tokio::time::Instant::now()));
+        }
+        tokio::time::sleep(CERTIFICATE_REREAD).await;
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}

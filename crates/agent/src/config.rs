@@ -1,0 +1,128 @@
+//! The agent's configuration: as written ([`RawConfig`]), as meant ([`Config`]), and everything that is wrong between
+//! the two, told at once.
+//!
+//! Made by `main` and by the command line's quickstart; taken apart by `app`, each component getting its own part. This
+//! is the only place that reads the environment, and apart from what reloads, the only one that reads files.
+
+mod kubeconfig;
+mod raw;
+mod resolve;
+mod upstream;
+
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use moorline_model::Timestamp;
+use moorline_mtls::{KeyPair, Reloading, Roots};
+use thiserror::Error;
+
+pub use raw::RawConfig;
+
+use crate::{credentials::TokenSource, serve, tunnel};
+
+/// The configuration as meant: complete and checked.
+#[derive(Debug)]
+pub struct Config {
+    pub(crate) tunnel: tunnel::Config,
+    pub(crate) serve: serve::Config,
+    pub(crate) upstream: serve::upstream::Config,
+    pub(crate) token: TokenSource,
+    /// The agent's certificate and key, followed on disk.
+    pub(crate) keys: Reloading<KeyPair>,
+    /// The tunnel's authorities, followed on disk.
+    pub(crate) roots: Reloading<Roots>,
+    pub(crate) admin_addr: SocketAddr,
+    pub(crate) drain_grace: Duration,
+    /// What is allowed but should not stay so.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The flag, file or variable.
+    pub field: String,
+    /// What is wrong with it, with the value unless that is secret.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Error)]
+#[error("{}", lines(.0))]
+pub struct ConfigError(Vec<Problem>);
+
+/// Where a configuration is read: everything outside of the flags that it depends on.
+pub struct Surroundings<'a> {
+    /// Environment variables by name.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// Where Kubernetes mounts a pod's service account.
+    pub service_account: PathBuf,
+    /// The time by which certificates are judged.
+    pub now: Timestamp,
+}
+
+impl Config {
+    /// Reads the environment and all files that the flags name, and checks everything.
+    ///
+    /// # Errors
+    /// All problems together.
+    pub fn from_raw(raw: &RawConfig) -> Result<Self, ConfigError> {
+        #[expect(clippy::disallowed_methods, reason = "this is the configuration")]
+        let variable = |name: &str| std::env::var(name).ok();
+        resolve::resolve(
+            raw,
+            &Surroundings {
+                variable: &variable,
+                service_account: PathBuf::from(upstream::SERVICE_ACCOUNT),
+                now: now(),
+            },
+        )
+    }
+
+    /// As [`Config::from_raw`], in given surroundings.
+    ///
+    /// # Errors
+    /// All problems together.
+    pub fn resolve(raw: &RawConfig, surroundings: &Surroundings<'_>) -> Result<Self, ConfigError> {
+        resolve::resolve(raw, surroundings)
+    }
+}
+
+impl ConfigError {
+    /// The problems, in the order of the flags.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.field, self.what, self.remedy)
+    }
+}
+
+fn lines(problems: &[Problem]) -> String {
+    let each: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    each.join("\n")
+}
+
+/// The time of the wall clock.
+pub(crate) fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_unix_seconds(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// Gathers problems while the rest is looked at.
+#[derive(Debug, Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, field: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) {
+        self.0.push(Problem { field: field.into(), what: what.into(), remedy: remedy.into() });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! The configuration as written: flags, each with its environment variable. Nothing is checked here.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// What the operator wrote. Absent values get their documented defaults when the configuration is resolved.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RawConfig {
+    /// Address of the tunnel server, as HOST or HOST:PORT (port 9449 if none is given)
+    #[arg(long, value_name = "HOST:PORT", env = "MOORLINE_MANAGEMENT_CLUSTER_ADDR")]
+    pub management_cluster_addr: Option<String>,
+
+    /// Directory with management-cluster.crt, managed-cluster.crt and managed-cluster.key [default: /certs]
+    #[arg(long, value_name = "DIR", env = "MOORLINE_CERT_DIR")]
+    pub cert_dir: Option<PathBuf>,
+
+    /// Sessions with the server to keep at once, 1 to 4 [default: 1]
+    #[arg(long, value_name = "N", env = "MOORLINE_SESSIONS")]
+    pub sessions: Option<u8>,
+
+    /// Kubeconfig by which the managed cluster's kube-apiserver is reached, instead of the pod's service account
+    #[arg(long, value_name = "FILE", env = "MOORLINE_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Context of the kubeconfig [default: its current context]
+    #[arg(long, value_name = "NAME", env = "MOORLINE_CONTEXT")]
+    pub context: Option<String>,
+
+    /// URL of the managed cluster's kube-apiserver; plain http only towards loopback
+    #[arg(long, value_name = "URL", env = "MOORLINE_KUBE_APISERVER")]
+    pub kube_apiserver: Option<String>,
+
+    /// Authorities that --kube-apiserver is verified by [default: those of the operating system]
+    #[arg(long, value_name = "FILE", env = "MOORLINE_KUBE_CA_FILE")]
+    pub kube_ca_file: Option<PathBuf>,
+
+    /// File with the token for --kube-apiserver, read again as it is rotated
+    #[arg(long, value_name = "FILE", env = "MOORLINE_KUBE_TOKEN_FILE")]
+    pub kube_token_file: Option<PathBuf>,
+
+    /// Client certificate for --kube-apiserver
+    #[arg(long, value_name = "FILE", env = "MOORLINE_KUBE_CLIENT_CERTIFICATE_FILE")]
+    pub kube_client_certificate_file: Option<PathBuf>,
+
+    /// Key of the client certificate for --kube-apiserver
+    #[arg(long, value_name = "FILE", env = "MOORLINE_KUBE_CLIENT_KEY_FILE")]
+    pub kube_client_key_file: Option<PathBuf>,
+
+    /// Name that the kube-apiserver's certificate must carry, where it is not the URL's
+    #[arg(long, value_name = "NAME", env = "MOORLINE_KUBE_TLS_SERVER_NAME")]
+    pub kube_tls_server_name: Option<String>,
+
+    /// How long the kube-apiserver may be silent before it answers; watches, logs, proxies and upgrades are exempt.
+    /// Twice kube-apiserver's own request timeout by default, so that it speaks first [default: 2m]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_KUBE_RESPONSE_TIMEOUT")]
+    pub kube_response_timeout: Option<String>,
+
+    /// User whom the server may not act as in this cluster (NAME, or PREFIX*), besides the default ones; may be repeated
+    #[arg(long = "deny-user", value_name = "RULE", env = "MOORLINE_DENY_USERS", value_delimiter = ',')]
+    pub deny_users: Vec<String>,
+
+    /// Group whose members the server may not act as in this cluster (NAME, or PREFIX*), besides the default ones;
+    /// may be repeated
+    #[arg(long = "deny-group", value_name = "RULE", env = "MOORLINE_DENY_GROUPS", value_delimiter = ',')]
+    pub deny_groups: Vec<String>,
+
+    /// Deny only what --deny-user and --deny-group say: lets the server act as system:masters and as parts of
+    /// Kubernetes
+    #[arg(long, env = "MOORLINE_NO_DEFAULT_DENIALS")]
+    pub no_default_denials: bool,
+
+    /// Requests served at once, each with a connection of its own to the kube-apiserver [default: 1000]
+    #[arg(long, value_name = "N", env = "MOORLINE_MAX_REQUESTS")]
+    pub max_requests: Option<usize>,
+
+    /// Authorities that an https:// proxy is verified by [default: those of the operating system]
+    #[arg(long, value_name = "FILE", env = "MOORLINE_PROXY_CA_FILE")]
+    pub proxy_ca_file: Option<PathBuf>,
+
+    /// Where /livez, /readyz and /metrics are served, as ADDRESS:PORT or :PORT [default: :9092]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "MOORLINE_ADMIN_ADDR")]
+    pub admin_addr: Option<String>,
+
+    /// How long running requests may go on after SIGTERM [default: 30s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_DRAIN_GRACE")]
+    pub drain_grace: Option<String>,
+}

@@ -1,0 +1,229 @@
+//! From the configuration as written to the configuration as meant: the only step that can fail, and it tells all.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use moorline_impersonation::Narrowing;
+use moorline_mtls::{Connector, HttpsConnector, HttpsTrust, KeyPair, Reloading, Roots};
+use moorline_wire::ALPN;
+
+use super::{Config, ConfigError, Problems, RawConfig, Surroundings, upstream};
+use crate::{
+    serve,
+    tunnel::{self, Dialer, Proxy, ProxyVariables},
+};
+
+const DEFAULT_CERT_DIR: &str = "/certs";
+const DEFAULT_TUNNEL_PORT: u16 = 9449;
+const DEFAULT_ADMIN: &str = ":9092";
+const DEFAULT_MAX_REQUESTS: usize = 1000;
+const DEFAULT_DRAIN_GRACE: Duration = Duration::from_secs(30);
+
+/// Above this a typing error is likelier than a wish, and file descriptors run out first.
+const MOST_REQUESTS: usize = 100_000;
+
+const NEW_FILES: &str = "register this cluster (moorline cluster add) and install the files that it gives";
+
+pub(super) fn resolve(raw: &RawConfig, around: &Surroundings<'_>) -> Result<Config, ConfigError> {
+    let mut problems = Problems::default();
+    let mut warnings = Vec::new();
+    let server = server(raw, &mut problems);
+    let files = certificates(raw, around, &mut warnings, &mut problems);
+    let proxy = server.as_ref().and_then(|(host, port)| proxy(raw, around, host, *port, &mut problems));
+    let sessions = sessions(raw, &mut problems);
+    let upstream = upstream::resolve(raw, around, &mut warnings, &mut problems);
+    let serve = serving(raw, &mut warnings, &mut problems);
+    let admin_addr = admin(raw, &mut problems);
+    let drain_grace =
+        duration("--drain-grace", raw.drain_grace.as_deref(), &mut problems).unwrap_or(DEFAULT_DRAIN_GRACE);
+    if let (Some((host, port)), Some((keys, roots)), Some((upstream, token)), Some(admin_addr), true) =
+        (server, files, upstream, admin_addr, problems.0.is_empty())
+    {
+        let connector = Connector::new(keys.source(), roots.source(), ALPN);
+        let tunnel = tunnel::Config { dialer: Dialer { host, port, proxy, connector }, keys: keys.source(), sessions };
+        return Ok(Config { tunnel, serve, upstream, token, keys, roots, admin_addr, drain_grace, warnings });
+    }
+    Err(ConfigError(problems.0))
+}
+
+fn server(raw: &RawConfig, problems: &mut Problems) -> Option<(String, u16)> {
+    const FIELD: &str = "--management-cluster-addr";
+    let Some(text) = raw.management_cluster_addr.as_deref().map(str::trim).filter(|text| !text.is_empty()) else {
+        problems.add(FIELD, "is missing", "name the tunnel server, such as hub.example.com:9449");
+        return None;
+    };
+    let parsed = host_and_port(text, DEFAULT_TUNNEL_PORT);
+    if parsed.is_none() {
+        problems.add(
+            FIELD,
+            format!("{text:?} is no address"),
+            "write HOST or HOST:PORT without a scheme, and an IPv6 address in brackets",
+        );
+    }
+    parsed
+}
+
+/// Splits `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
+fn host_and_port(text: &str, default_port: u16) -> Option<(String, u16)> {
+    let authority: http::uri::Authority = text.parse().ok()?;
+    if authority.as_str().contains('@') || (text.matches(':').count() > 1 && !text.starts_with('[')) {
+        return None;
+    }
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let after = authority.as_str().strip_prefix(authority.host())?;
+    let port = match after.strip_prefix(':') {
+        None => default_port,
+        Some(port) => port.parse().ok().filter(|port| *port != 0)?,
+    };
+    moorline_mtls::client::check_server_name(host).ok()?;
+    Some((host.to_owned(), port))
+}
+
+fn certificates(
+    raw: &RawConfig,
+    around: &Surroundings<'_>,
+    warnings: &mut Vec<String>,
+    problems: &mut Problems,
+) -> Option<(Reloading<KeyPair>, Reloading<Roots>)> {
+    let directory = raw.cert_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CERT_DIR));
+    let file = |name: &str| directory.join(name);
+    let keys = Reloading::key_pair(file("managed-cluster.crt"), file("managed-cluster.key"));
+    let keys = keys.map_err(|error| problems.add("--cert-dir", error.to_string(), NEW_FILES)).ok();
+    let roots = Reloading::roots(file("management-cluster.crt"));
+    let roots = roots.map_err(|error| problems.add("--cert-dir", error.to_string(), NEW_FILES)).ok();
+    let (keys, roots) = (keys?, roots?);
+    let leaf = keys.source().current();
+    let certificate = file("managed-cluster.crt").display().to_string();
+    if let Err(time) = leaf.check_validity(around.now) {
+        problems.add("--cert-dir", format!("the certificate in {certificate} is {time}"), NEW_FILES);
+        return None;
+    }
+    if !leaf.info().for_clients {
+        problems.add("--cert-dir", format!("the certificate in {certificate} is not made for TLS clients"), NEW_FILES);
+        return None;
+    }
+    let trusted = roots.source().current();
+    if !trusted.authorities().iter().any(|authority| authority.subject == leaf.info().issuer) {
+        warnings.push(format!(
+            "{certificate} was issued by {:?}, which is not in management-cluster.crt beside it: if the server refuses \
+             it, the files come from two installations",
+            leaf.info().issuer
+        ));
+    }
+    Some((keys, roots))
+}
+
+fn proxy(
+    raw: &RawConfig,
+    around: &Surroundings<'_>,
+    host: &str,
+    port: u16,
+    problems: &mut Problems,
+) -> Option<(Proxy, Option<HttpsConnector>)> {
+    let first = |names: &[&str]| {
+        let mut set = names.iter().filter_map(|name| (around.variable)(name));
+        set.find(|value| !value.trim().is_empty()).unwrap_or_default()
+    };
+    let variables = ProxyVariables {
+        proxy: first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]),
+        no_proxy: first(&["NO_PROXY", "no_proxy"]),
+    };
+    let chosen = match Proxy::choose(&variables, host, port) {
+        Ok(chosen) => chosen?,
+        Err(error) => {
+            problems.add("HTTPS_PROXY", error.to_string(), "correct it, or exempt the server by NO_PROXY");
+            return None;
+        }
+    };
+    if !chosen.tls {
+        return Some((chosen, None));
+    }
+    let trust = trust("--proxy-ca-file", raw.proxy_ca_file.as_deref(), problems)?;
+    Some((chosen, Some(HttpsConnector::new(trust, None, &[b"http/1.1"]))))
+}
+
+/// The authorities in a file, or else those of the operating system.
+pub(super) fn trust(field: &str, file: Option<&Path>, problems: &mut Problems) -> Option<HttpsTrust> {
+    let trust = match file {
+        Some(file) => Reloading::roots(file).map(|roots| HttpsTrust::Roots(roots.source())).map_err(|e| e.to_string()),
+        None => HttpsTrust::system().map_err(|error| error.to_string()),
+    };
+    trust.map_err(|error| problems.add(field, error, "name a PEM file with the authority's certificate")).ok()
+}
+
+fn sessions(raw: &RawConfig, problems: &mut Problems) -> u8 {
+    let sessions = raw.sessions.unwrap_or(1);
+    if !(1..=tunnel::MAX_SESSIONS).contains(&sessions) {
+        let most = tunnel::MAX_SESSIONS;
+        problems.add("--sessions", format!("{sessions} is out of range"), format!("choose 1 to {most}"));
+    }
+    sessions
+}
+
+fn serving(raw: &RawConfig, warnings: &mut Vec<String>, problems: &mut Problems) -> serve::Config {
+    let max_requests = raw.max_requests.unwrap_or(DEFAULT_MAX_REQUESTS);
+    if !(1..=MOST_REQUESTS).contains(&max_requests) {
+        let what = format!("{max_requests} is out of range");
+        problems.add("--max-requests", what, format!("choose 1 to {MOST_REQUESTS}"));
+    }
+    let mut narrowing = if raw.no_default_denials {
+        warnings.push(
+            "--no-default-denials: the management side may act as system:masters and as parts of Kubernetes here"
+                .to_owned(),
+        );
+        Narrowing::none()
+    } else {
+        Narrowing::default()
+    };
+    for (field, rules) in [("--deny-user", &raw.deny_users), ("--deny-group", &raw.deny_groups)] {
+        if rules.iter().any(|rule| rule.trim().is_empty()) {
+            problems.add(field, "holds an empty rule", "write a name, or the beginning of names followed by *");
+        }
+    }
+    narrowing.deny_users.extend(raw.deny_users.iter().map(|rule| rule.trim().to_owned()));
+    narrowing.deny_groups.extend(raw.deny_groups.iter().map(|rule| rule.trim().to_owned()));
+    serve::Config { narrowing, max_requests }
+}
+
+fn admin(raw: &RawConfig, problems: &mut Problems) -> Option<SocketAddr> {
+    let text = raw.admin_addr.as_deref().unwrap_or(DEFAULT_ADMIN).trim();
+    let parsed = match text.strip_prefix(':') {
+        Some(port) => port.parse().ok().map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)),
+        None => text.parse().ok(),
+    };
+    if parsed.is_none() {
+        problems.add(
+            "--admin-addr",
+            format!("{text:?} is no address"),
+            "write ADDRESS:PORT with an IP address, or :PORT",
+        );
+    }
+    parsed
+}
+
+/// `90s`, `2m`, `500ms`, `1h`.
+pub(super) fn duration(field: &str, text: Option<&str>, problems: &mut Problems) -> Option<Duration> {
+    let text = text?.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(digits)?;
+    let millis = match unit {
+        "ms" => Some(1),
+        "s" => Some(1000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        _unknown => None,
+    };
+    let span = millis.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(unit)).map(Duration::from_millis);
+    let span = span.filter(|span| !span.is_zero());
+    if span.is_none() {
+        problems.add(
+            field,
+            format!("{text:?} is no duration"),
+            "write a number above 0 and its unit: 500ms, 30s, 2m, 1h",
+        );
+    }
+    span
+}

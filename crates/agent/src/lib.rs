@@ -1,0 +1,20 @@
+//! The agent: runs in a managed cluster, dials out to the tunnel server, and replays each request that comes down the
+//! tunnel against the cluster's kube-apiserver as the user who sent it.
+//!
+//! In order of travel: [`config`](Config) becomes an [`App`]; `tunnel` dials and keeps sessions; `serve` takes the
+//! streams that the server opens, step by step, to the kube-apiserver and back; `credentials` and `health` look after the
+//! agent's own standing there. The agent dials two places only, the server and the kube-apiserver, both from its own
+//! configuration. It links no signer, no policy and no Kubernetes library.
+
+mod app;
+mod config;
+mod credentials;
+mod health;
+mod metrics;
+mod serve;
+mod socket;
+mod tunnel;
+
+pub use app::{App, BuildError, RunError};
+pub use config::{Config, ConfigError, Problem, RawConfig, Surroundings};
+pub use credentials::TokenError;

@@ -1,0 +1,70 @@
+//! The program: flags, logs, the agent, a signal, an exit code.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use moorline_agent::{App, Config, RawConfig};
+use moorline_process::{logs, signals};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Wrong flags or files; what clap exits with as well.
+const MISCONFIGURED: u8 = 2;
+
+/// Moorline's agent: ties this cluster to its management cluster. Dials out; opens no port but for probes.
+#[derive(Debug, Parser)]
+#[command(name = "moorline-agent", version, after_help = EXAMPLES)]
+struct Flags {
+    #[command(flatten)]
+    agent: RawConfig,
+
+    /// Shape of log lines: text or json
+    #[arg(long, value_name = "FORMAT", env = "MOORLINE_LOG_FORMAT", default_value = "text")]
+    log_format: logs::Format,
+
+    /// What is logged: a level, or directives such as info,moorline_agent=debug
+    #[arg(long, value_name = "FILTER", env = "MOORLINE_LOG", default_value = logs::DEFAULT_FILTER)]
+    log: String,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  In a pod, with the files of `moorline cluster add` mounted under /certs:
+    moorline-agent --management-cluster-addr hub.example.com:9449
+  On a workstation, for the cluster of a kubeconfig:
+    moorline-agent --management-cluster-addr hub.example.com --cert-dir ./certs --kubeconfig ~/.kube/config --context kind
+
+HTTPS_PROXY and NO_PROXY are honoured for the way to the management cluster.";
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    if let Err(error) = logs::init(flags.log_format, &flags.log) {
+        return fail(MISCONFIGURED, &error.to_string());
+    }
+    let config = match Config::from_raw(&flags.agent) {
+        Ok(config) => config,
+        Err(error) => return fail(MISCONFIGURED, &format!("the configuration cannot be used:\n{error}")),
+    };
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &format!("{error:#}")),
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let terminated = signals::terminated().context("cannot wait for signals")?;
+        App::build(config)?.run(terminated).await?;
+        Ok(())
+    })
+}
+
+#[expect(clippy::print_stderr, reason = "the program's last words, which must show whatever the log filter is")]
+fn fail(code: u8, message: &str) -> ExitCode {
+    eprintln!("moorline-agent: {message}");
+    ExitCode::from(code)
+}

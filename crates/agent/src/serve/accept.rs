@@ -1,0 +1,57 @@
+//! One stream of the tunnel: HTTP/1.1, one request after another, and what a switched connection carries after that.
+//!
+//! Spawned by `tunnel::session` for each stream that the server opens.
+
+use std::{convert::Infallible, sync::Arc};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use moorline_mux::Stream;
+use moorline_wire::limits;
+use tokio_util::sync::CancellationToken;
+
+use super::{IDLE, Service, Switchboard};
+
+/// Serves a stream until it ends. After `draining` it ends with the request that runs, or at once if none does.
+pub(crate) async fn stream(stream: Stream, service: Arc<Service>, draining: CancellationToken) {
+    let switchboard = Switchboard::default();
+    let answering = service_fn(|request| {
+        let answer = service.answer(request, &switchboard);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        // Half-closed streams are not asked to be: a server that ends its side in the middle of a request has gone,
+        // and this is how hyper tells us, also while a watch is silent.
+        .half_close(false)
+        .max_header_size(limits::REQUEST_HEAD)
+        .max_buf_size(limits::REQUEST_HEAD)
+        // Streams of the multiplexer copy what they are given, so gathering is done for them anyway.
+        .writev(false)
+        // The kube-apiserver's own date passes through; ours would be a guess.
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(stream), answering)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = draining.cancelled() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    match ended {
+        Ok(()) => {
+            if let Some(splice) = switchboard.take() {
+                splice.run().await;
+            }
+        }
+        // Hang-ups are everyday life.
+        Err(error) => tracing::debug!(%error, "a stream ended early"),
+    }
+}

@@ -1,0 +1,269 @@
+//! The way to the managed cluster's kube-apiserver, and to nothing else: the agent dials no other address.
+//!
+//! Called by `serve` with requests that were impersonated, and by `health` for its own probes. HTTP/1.1 over kept
+//! connections. A connection has no task of its own: whoever waits for its answer drives it, which saves a hand-over
+//! between tasks for each request, and makes hanging up immediate, since dropping the answer drops the connection.
+//!
+//! A request is sent once. Only when a kept connection turned out closed before a byte of the request was written is it
+//! sent again, on a new connection.
+
+mod body;
+mod connect;
+mod pool;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::upgrade::Upgraded;
+use moorline_wire::Failure;
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::impersonate::Impersonated;
+use crate::{credentials::Credentials, metrics::Metrics};
+
+pub(crate) use body::{RequestBody, ResponseBody};
+pub(crate) use connect::{ConnectError, Io};
+pub(crate) use connect::{Target, Tls};
+use pool::{Connection, Pool};
+
+/// The largest answer to one of the agent's own probes, in bytes.
+const MAX_PROBE_ANSWER: usize = 64 * 1024;
+
+/// How long one of the agent's own probes may take, its answer read.
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How the kube-apiserver is reached.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// Where it is.
+    pub(crate) target: Target,
+    /// How long to wait for the head of an answer while no byte of the request moves. Not applied to requests that
+    /// rightly answer late: watches, `logs`, `proxy` and upgrades.
+    pub(crate) response_timeout: Duration,
+}
+
+/// The kube-apiserver, as the agent uses it.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pool: Arc<Pool>,
+    host: HeaderValue,
+    credentials: Arc<Credentials>,
+    response_timeout: Duration,
+    metrics: Arc<Metrics>,
+}
+
+/// What the kube-apiserver answered.
+pub(crate) enum Answer {
+    /// An ordinary answer, or a refusal to upgrade; the body streams.
+    Response(Response<ResponseBody>),
+    /// `101`: from here on bytes go both ways.
+    Switched(Response<()>, Upgraded),
+}
+
+/// Why there is no answer of the kube-apiserver.
+#[derive(Debug, Error)]
+pub(crate) enum UpstreamError {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Nothing moved for the configured time.
+    #[error("the kube-apiserver did not answer within {0:?}")]
+    ResponseTimeout(Duration),
+    /// It answered 401, which is about the agent: the user is only named to it.
+    #[error("the kube-apiserver does not accept the agent's own credential (401)")]
+    Credential,
+    /// The connection broke, or the answer is not HTTP.
+    #[error("the connection to the kube-apiserver broke before it answered")]
+    Broken(#[source] hyper::Error),
+}
+
+/// Why a probe of the agent's own failed. Shown to operators on both sides.
+#[derive(Debug, Error)]
+pub(crate) enum ProbeError {
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    #[error("the kube-apiserver answered {0} to {1}")]
+    Status(StatusCode, &'static str),
+    #[error("no full answer to {1} within {0:?}")]
+    Timeout(Duration, &'static str),
+    #[error("the answer to {0} broke off or is too large")]
+    Body(&'static str),
+}
+
+impl UpstreamError {
+    /// What the other end of the tunnel is told.
+    pub(crate) fn failure(&self) -> Failure {
+        match self {
+            Self::Connect(error) => error.failure(),
+            Self::ResponseTimeout(_) => Failure::UpstreamTimeout,
+            Self::Credential => Failure::UpstreamCredential,
+            Self::Broken(_) => Failure::UpstreamBroken,
+        }
+    }
+}
+
+impl Upstream {
+    /// Dials nothing yet.
+    pub(crate) fn new(config: Config, credentials: Arc<Credentials>, metrics: Arc<Metrics>) -> Self {
+        let host = config.target.host_header();
+        Self {
+            pool: Arc::new(Pool::new(config.target)),
+            host,
+            credentials,
+            response_timeout: config.response_timeout,
+            metrics,
+        }
+    }
+
+    /// Sends a request as its user. An upgrade goes on a connection of its own.
+    pub(super) async fn forward(&self, request: Impersonated) -> Result<Answer, UpstreamError> {
+        let patience = if request.answers_late() { None } else { Some(self.response_timeout) };
+        let (upgrade, proxied) = (request.upgrade(), request.is_proxied());
+        let mut request = request.into_request();
+        request.headers_mut().insert(header::HOST, self.host.clone());
+        if let Some(token) = self.credentials.bearer() {
+            request.headers_mut().insert(header::AUTHORIZATION, token);
+        }
+        let answer = if upgrade { self.switch(request).await? } else { self.send(request, patience).await? };
+        match &answer {
+            // The user was authenticated long before: it is the agent that is not known here.
+            Answer::Response(response) if response.status() == StatusCode::UNAUTHORIZED && !proxied => {
+                self.credentials.rejected();
+                Err(UpstreamError::Credential)
+            }
+            Answer::Response(_) | Answer::Switched(..) => Ok(answer),
+        }
+    }
+
+    /// A `GET` in the agent's own name, for the probes. The path is one of ours, never one of a user.
+    pub(crate) async fn probe(&self, path: &'static str) -> Result<Bytes, ProbeError> {
+        let asking = async {
+            let mut request = Request::new(RequestBody::empty());
+            *request.method_mut() = Method::GET;
+            *request.uri_mut() = Uri::from_static(path);
+            request.headers_mut().insert(header::HOST, self.host.clone());
+            if let Some(token) = self.credentials.bearer() {
+                request.headers_mut().insert(header::AUTHORIZATION, token);
+            }
+            let Answer::Response(response) = self.send(request, None).await? else {
+                return Err(ProbeError::Status(StatusCode::SWITCHING_PROTOCOLS, path));
+            };
+            if response.status() == StatusCode::UNAUTHORIZED {
+                self.credentials.rejected();
+            }
+            if !response.status().is_success() {
+                return Err(ProbeError::Status(response.status(), path));
+            }
+            let body = Limited::new(response.into_body(), MAX_PROBE_ANSWER);
+            body.collect().await.map(http_body_util::Collected::to_bytes).map_err(|_broken| ProbeError::Body(path))
+        };
+        match tokio::time::timeout(PROBE_TIMEOUT, asking).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => Err(ProbeError::Timeout(PROBE_TIMEOUT, path)),
+        }
+    }
+
+    /// Closes kept connections that were idle for too long, for ever. To be spawned by the caller.
+    pub(crate) fn reap(&self) -> impl Future<Output = ()> + Send + 'static {
+        pool::reap(Arc::downgrade(&self.pool))
+    }
+
+    async fn send(
+        &self,
+        mut request: Request<RequestBody>,
+        patience: Option<Duration>,
+    ) -> Result<Answer, UpstreamError> {
+        while let Some(mut kept) = self.pool.kept() {
+            match self.exchange(&mut kept, request, patience).await {
+                Ok(response) => return Ok(self.answer(response, kept)),
+                Err(NotSent::Unsent(unsent)) => request = unsent,
+                Err(NotSent::Failed(error)) => return Err(error),
+            }
+        }
+        let mut fresh = self.connect(false).await?;
+        match self.exchange(&mut fresh, request, patience).await {
+            Ok(response) => Ok(self.answer(response, fresh)),
+            Err(NotSent::Unsent(_)) => Err(UpstreamError::Connect(ConnectError::ClosedAtOnce(self.pool.target()))),
+            Err(NotSent::Failed(error)) => Err(error),
+        }
+    }
+
+    async fn switch(&self, request: Request<RequestBody>) -> Result<Answer, UpstreamError> {
+        let mut connection = self.connect(true).await?;
+        let response = match self.exchange(&mut connection, request, None).await {
+            Ok(response) => response,
+            Err(NotSent::Unsent(_)) => {
+                return Err(UpstreamError::Connect(ConnectError::ClosedAtOnce(self.pool.target())));
+            }
+            Err(NotSent::Failed(error)) => return Err(error),
+        };
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Answer::Response(response.map(|body| ResponseBody::once(body, connection))));
+        }
+        let (parts, body) = response.into_parts();
+        connection.finish().await.map_err(UpstreamError::Broken)?;
+        let mut switched = Response::from_parts(parts, ());
+        let upgraded = hyper::upgrade::on(&mut switched).await.map_err(UpstreamError::Broken)?;
+        drop(body);
+        Ok(Answer::Switched(switched, upgraded))
+    }
+
+    fn answer(&self, response: Response<hyper::body::Incoming>, connection: Connection) -> Answer {
+        // Asked for no upgrade, so a 101 is nonsense that must not leave its connection in the pool.
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Answer::Response(response.map(|body| ResponseBody::once(body, connection)));
+        }
+        Answer::Response(response.map(|body| ResponseBody::kept(body, connection, &self.pool)))
+    }
+
+    async fn connect(&self, upgrade: bool) -> Result<Connection, ConnectError> {
+        let began = Instant::now();
+        let connected = self.pool.connect(upgrade).await;
+        self.metrics.upstream_connected(&connected, began.elapsed());
+        connected
+    }
+
+    async fn exchange(
+        &self,
+        connection: &mut Connection,
+        request: Request<RequestBody>,
+        patience: Option<Duration>,
+    ) -> Result<Response<hyper::body::Incoming>, NotSent> {
+        let upload = request.body().upload();
+        let sending = connection.send(request);
+        let Some(patience) = patience else { return sending.await.map_err(NotSent::from) };
+        let mut sending = std::pin::pin!(sending);
+        let mut moved = 0;
+        loop {
+            if let Ok(sent) = tokio::time::timeout(patience, &mut sending).await {
+                return sent.map_err(NotSent::from);
+            }
+            // A long upload is no silence: only a span in which nothing moved is.
+            let now = upload.moved();
+            if now == moved {
+                return Err(NotSent::Failed(UpstreamError::ResponseTimeout(patience)));
+            }
+            moved = now;
+        }
+    }
+}
+
+/// Why an exchange brought no answer.
+enum NotSent {
+    /// Not a byte was written: may be sent on another connection.
+    Unsent(Request<RequestBody>),
+    /// It may have been received: must not be sent again.
+    Failed(UpstreamError),
+}
+
+impl From<hyper::client::conn::TrySendError<Request<RequestBody>>> for NotSent {
+    fn from(mut error: hyper::client::conn::TrySendError<Request<RequestBody>>) -> Self {
+        match error.take_message() {
+            Some(unsent) => Self::Unsent(unsent),
+            None => Self::Failed(UpstreamError::Broken(error.into_error())),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! TCP as the agent uses it: resolve anew, try every address, set the options that find a dead peer.
+//!
+//! Called by the dialler of the tunnel and by the connections to the kube-apiserver.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use socket2::{SockRef, TcpKeepalive};
+use thiserror::Error;
+use tokio::{net::TcpStream, time::Instant};
+
+/// How many of a name's addresses are tried. More than any sane record holds; bounds the time of one dial.
+const MAX_ADDRESSES: usize = 8;
+
+/// The least time that one address gets, however many there are.
+const LEAST_PER_ADDRESS: Duration = Duration::from_secs(1);
+
+/// Silence before the kernel asks whether the peer still is there, and the pause between its questions.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
+
+/// How long written bytes may stay unacknowledged before the kernel gives the connection up.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a TCP connection was not made.
+#[derive(Debug, Error)]
+pub(crate) enum DialTcpError {
+    /// The name has no address, or the resolver did not answer.
+    #[error("the name {0} does not resolve")]
+    Resolve(String, #[source] io::Error),
+    /// The resolver did not answer in time.
+    #[error("the name {0} did not resolve within {1:?}")]
+    ResolveTimeout(String, Duration),
+    /// No address answered; one reason each.
+    #[error("{}", describe(.0))]
+    Connect(Vec<Attempt>),
+}
+
+/// One address that was tried in vain.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    address: SocketAddr,
+    error: io::Error,
+}
+
+impl DialTcpError {
+    /// A constant word for metrics.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Resolve(..) | Self::ResolveTimeout(..) => "dns",
+            Self::Connect(_) => "tcp",
+        }
+    }
+
+    /// Whether silence was the reason, for every address.
+    pub(crate) fn timed_out(&self) -> bool {
+        match self {
+            Self::Resolve(..) => false,
+            Self::ResolveTimeout(..) => true,
+            Self::Connect(attempts) => attempts.iter().all(|tried| tried.error.kind() == io::ErrorKind::TimedOut),
+        }
+    }
+}
+
+/// Connects to the first address of `host` that answers. `limit` is for resolving, and again for connecting.
+pub(crate) async fn dial(host: &str, port: u16, limit: Duration) -> Result<TcpStream, DialTcpError> {
+    let addresses = resolve(host, port, limit).await?;
+    let deadline = Instant::now() + limit;
+    let mut attempts = Vec::new();
+    let mut left = u32::try_from(addresses.len()).unwrap_or(1);
+    for address in addresses {
+        let share = (deadline.saturating_duration_since(Instant::now()) / left.max(1)).max(LEAST_PER_ADDRESS);
+        left = left.saturating_sub(1);
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => match configure(&stream) {
+                Ok(()) => return Ok(stream),
+                Err(error) => attempts.push(Attempt { address, error }),
+            },
+            Ok(Err(error)) => attempts.push(Attempt { address, error }),
+            Err(_elapsed) => attempts.push(Attempt { address, error: io::ErrorKind::TimedOut.into() }),
+        }
+    }
+    Err(DialTcpError::Connect(attempts))
+}
+
+async fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, DialTcpError> {
+    let found = tokio::time::timeout(limit, tokio::net::lookup_host((host, port))).await;
+    let addresses: Vec<_> = match found {
+        Ok(Ok(addresses)) => addresses.take(MAX_ADDRESSES).collect(),
+        Ok(Err(error)) => return Err(DialTcpError::Resolve(host.to_owned(), error)),
+        Err(_elapsed) => return Err(DialTcpError::ResolveTimeout(host.to_owned(), limit)),
+    };
+    if addresses.is_empty() {
+        let none = io::Error::new(io::ErrorKind::NotFound, "no address");
+        return Err(DialTcpError::Resolve(host.to_owned(), none));
+    }
+    Ok(addresses)
+}
+
+fn configure(stream: &TcpStream) -> io::Result<()> {
+    let (idle, interval, retries) = KEEPALIVE;
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(retries))?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+}
+
+fn describe(attempts: &[Attempt]) -> String {
+    let each: Vec<_> = attempts.iter().map(|tried| format!("{}: {}", tried.address, tried.error)).collect();
+    each.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refused_address_is_named() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = dial("127.0.0.1", free.port(), Duration::from_secs(5)).await.unwrap_err();
+        assert!(error.to_string().contains(&free.to_string()), "{error}");
+        assert!(!error.timed_out());
+        assert_eq!(error.label(), "tcp");
+    }
+
+    #[tokio::test]
+    async fn every_address_is_tried() {
+        // localhost may resolve to ::1 first, where nobody listens.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stream = dial("localhost", port, Duration::from_secs(5)).await.unwrap();
+        assert!(stream.nodelay().unwrap());
+        let socket = SockRef::from(&stream);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+        assert!(socket.keepalive().unwrap());
+    }
+}

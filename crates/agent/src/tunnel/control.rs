@@ -1,0 +1,256 @@
+//! The control stream: hello, heartbeats, status, go-away. One per session, opened by the agent, before anything else.
+//!
+//! Run by `session`, which ends with it. One message is written at a time, with a deadline; while one waits for the link
+//! nothing is read, so a link that takes nothing ends the session by the same deadline.
+
+use std::{
+    io,
+    time::{Duration, SystemTime},
+};
+
+use moorline_mux::Stream;
+use moorline_process::{Phase, Phases};
+use moorline_wire::{
+    CloseReason, DecodeError, Decoder, GoAway, Heartbeat, HeartbeatAck, Hello, Message, ProtocolError, Refused,
+    Welcome, encode,
+};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::watch,
+    time::Instant,
+};
+
+use super::liveness::{Liveness, Verdict};
+use crate::{health::Health, metrics::Metrics};
+
+/// From the end of the TLS handshake to the server's welcome or refusal.
+pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one message may wait for the link.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is read at once, in bytes. Messages have a few hundred.
+const READ: usize = 4096;
+
+/// An established control stream.
+pub(super) struct Control {
+    stream: Stream,
+    decoder: Decoder,
+    buffer: Box<[u8; READ]>,
+}
+
+/// Why there is no session although the server was reached.
+#[derive(Debug, Error)]
+pub(crate) enum HelloError {
+    /// The server does not want this agent.
+    #[error("the server refused the session: {} ({})", .0.reason, .0.message.escape_debug())]
+    Refused(Refused),
+    /// No answer.
+    #[error("the server did not answer the hello within {0:?}")]
+    Timeout(Duration),
+    /// The stream ended instead.
+    #[error("the connection was closed instead of an answer to the hello")]
+    Closed(#[source] io::Error),
+    /// Something else than an answer came.
+    #[error("the server answered the hello with {0:?}")]
+    Unexpected(String),
+    /// What came is no message.
+    #[error("the server's answer to the hello cannot be read")]
+    Decode(#[from] DecodeError),
+    /// A version that we did not offer.
+    #[error("the server chose protocol version {0}, which this agent does not speak")]
+    Version(u32),
+}
+
+/// How a control stream ended.
+#[derive(Debug, Error)]
+pub(super) enum ControlEnd {
+    /// Three beats without a word, or without an answer.
+    #[error("the server was not heard of for three heartbeats ({0})")]
+    Missed(&'static str),
+    /// The server finished the stream.
+    #[error("the server closed the control stream")]
+    Closed,
+    /// The stream or its session broke.
+    #[error("the control stream broke")]
+    Broken(#[source] io::Error),
+    /// A message that cannot be read, or has no business here.
+    #[error("the server broke the control protocol: {0}")]
+    Protocol(String),
+}
+
+/// What the control stream needs to know and tell while it runs.
+pub(super) struct Surroundings<'a> {
+    pub(super) health: watch::Receiver<Health>,
+    pub(super) phases: &'a Phases,
+    pub(super) metrics: &'a Metrics,
+    /// Called with each go-away of the server.
+    pub(super) going_away: &'a (dyn Fn(&GoAway) + Send + Sync),
+}
+
+enum Event {
+    Read(io::Result<usize>),
+    Wake,
+    Probed,
+    Leaving,
+}
+
+impl Control {
+    /// Says hello on a stream just opened and waits for the welcome.
+    pub(super) async fn establish(stream: Stream, hello: Hello) -> Result<(Self, Welcome), HelloError> {
+        let offered = hello.protocol_min..=hello.protocol_max;
+        let mut control = Self { stream, decoder: Decoder::new(), buffer: Box::new([0; READ]) };
+        let exchange = async {
+            control.write(&Message::Hello(hello)).await.map_err(HelloError::Closed)?;
+            control.first_answer().await
+        };
+        let answer = match tokio::time::timeout(HELLO_TIMEOUT, exchange).await {
+            Ok(answer) => answer?,
+            Err(_elapsed) => return Err(HelloError::Timeout(HELLO_TIMEOUT)),
+        };
+        if let Message::Refused(refused) = answer {
+            return Err(HelloError::Refused(refused));
+        }
+        let Message::Welcome(welcome) = answer else { return Err(HelloError::Unexpected(answer.kind().to_owned())) };
+        if !offered.contains(&welcome.protocol) {
+            return Err(HelloError::Version(welcome.protocol));
+        }
+        Ok((control, welcome))
+    }
+
+    async fn first_answer(&mut self) -> Result<Message, HelloError> {
+        loop {
+            if let Some(message) = self.decoder.next()? {
+                return Ok(message);
+            }
+            match self.stream.read(&mut self.buffer[..]).await.map_err(HelloError::Closed)? {
+                0 => return Err(HelloError::Closed(io::ErrorKind::UnexpectedEof.into())),
+                read => self.decoder.push(self.buffer.get(..read).unwrap_or_default()),
+            }
+        }
+    }
+
+    /// Keeps the session alive until it is not.
+    pub(super) async fn run(&mut self, interval: Duration, mut around: Surroundings<'_>) -> ControlEnd {
+        let mut liveness = Liveness::new(interval, Instant::now(), SystemTime::now());
+        let mut told_leaving = false;
+        around.health.mark_changed();
+        loop {
+            let event = tokio::select! {
+                read = self.stream.read(&mut self.buffer[..]) => Event::Read(read),
+                () = tokio::time::sleep_until(liveness.next_wake()) => Event::Wake,
+                () = changed(&mut around.health) => Event::Probed,
+                () = around.phases.reached(Phase::GoAway), if !told_leaving => Event::Leaving,
+            };
+            let done = match event {
+                Event::Read(Ok(0)) => Err(ControlEnd::Closed),
+                Event::Read(Err(error)) => Err(ControlEnd::Broken(error)),
+                Event::Read(Ok(read)) => {
+                    liveness.heard(Instant::now());
+                    self.decoder.push(self.buffer.get(..read).unwrap_or_default());
+                    self.take_messages(&mut liveness, &around).await
+                }
+                Event::Wake => match liveness.wake(Instant::now(), SystemTime::now()) {
+                    Verdict::Beat(sequence) => self.say(&Message::Heartbeat(Heartbeat { sequence })).await,
+                    Verdict::Wait => Ok(()),
+                    Verdict::Dead(how) => Err(ControlEnd::Missed(how)),
+                },
+                Event::Probed => {
+                    let status = around.health.borrow_and_update().status.clone();
+                    self.say(&Message::Status(status)).await
+                }
+                Event::Leaving => {
+                    told_leaving = true;
+                    self.say(&leaving()).await
+                }
+            };
+            if let Err(end) = done {
+                return end;
+            }
+        }
+    }
+
+    /// Ends the stream in order, after the last message.
+    pub(super) async fn finish(mut self) {
+        // If the link takes nothing there is nobody to be polite to.
+        drop(tokio::time::timeout(WRITE_TIMEOUT, self.stream.shutdown()).await);
+    }
+
+    async fn take_messages(&mut self, liveness: &mut Liveness, around: &Surroundings<'_>) -> Result<(), ControlEnd> {
+        loop {
+            match self.decoder.next() {
+                Ok(Some(message)) => self.take(message, liveness, around).await?,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(ControlEnd::Protocol(error.to_string())),
+            }
+        }
+    }
+
+    async fn take(
+        &mut self,
+        message: Message,
+        liveness: &mut Liveness,
+        around: &Surroundings<'_>,
+    ) -> Result<(), ControlEnd> {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else is a message is out of place here")]
+        match message {
+            Message::Heartbeat(Heartbeat { sequence }) => {
+                self.say(&Message::HeartbeatAck(HeartbeatAck { sequence })).await
+            }
+            Message::HeartbeatAck(HeartbeatAck { sequence }) => {
+                if let Some(took) = liveness.answered(sequence, Instant::now()) {
+                    around.metrics.round_trip(took);
+                }
+                Ok(())
+            }
+            Message::GoAway(going) => {
+                (around.going_away)(&going);
+                Ok(())
+            }
+            Message::Error(error) => {
+                tracing::warn!(
+                    message = %error.message.escape_debug(),
+                    about = error.message_type.as_deref().map(str::escape_debug).map(tracing::field::display),
+                    "the server did not understand a control message"
+                );
+                Ok(())
+            }
+            Message::Unknown(kind) => {
+                let error = ProtocolError { message: "unknown type of message".to_owned(), message_type: Some(kind) };
+                self.say(&Message::Error(error)).await
+            }
+            out_of_place => Err(ControlEnd::Protocol(format!("{:?} at the wrong time", out_of_place.kind()))),
+        }
+    }
+
+    async fn say(&mut self, message: &Message) -> Result<(), ControlEnd> {
+        self.write(message).await.map_err(ControlEnd::Broken)
+    }
+
+    async fn write(&mut self, message: &Message) -> io::Result<()> {
+        let writing = async {
+            self.stream.write_all(&encode(message)).await?;
+            self.stream.flush().await
+        };
+        match tokio::time::timeout(WRITE_TIMEOUT, writing).await {
+            Ok(written) => written,
+            Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+/// A new finding of the prober; never, when the prober is gone.
+async fn changed(health: &mut watch::Receiver<Health>) {
+    if health.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+fn leaving() -> Message {
+    Message::GoAway(GoAway {
+        reason: CloseReason::Shutdown,
+        message: "the agent is shutting down".to_owned(),
+        reconnect_after_ms: None,
+    })
+}

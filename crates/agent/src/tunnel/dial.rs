@@ -1,0 +1,164 @@
+//! The way to the server: name, TCP, proxy, TLS. Each step has its own deadline and its own error.
+//!
+//! Called by `session` for every attempt; the name is resolved anew each time.
+
+use std::time::Duration;
+
+use moorline_mtls::{ClientStream, Connector, Fault, HandshakeError, HttpsConnector, Refusal};
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio_util::either::Either;
+
+use super::proxy::{self, Proxy, authority};
+use crate::socket::{self, DialTcpError};
+
+/// The name that the tunnel server's certificate carries besides its public ones. It is what the agent verifies, so
+/// that any address, port forwarding or load balancer in front of the server works.
+pub(crate) const SERVER_NAME: &str = "moorline-tunnel";
+
+/// For resolving the name, and again for connecting, over all addresses.
+pub(crate) const TCP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For the proxy's answer to `CONNECT`: the proxy resolves and connects meanwhile.
+pub(crate) const PROXY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// For the TLS handshake, with the proxy and again with the server.
+pub(crate) const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes to the server or to the proxy.
+type Leg = Either<TcpStream, ClientStream<TcpStream>>;
+
+/// Bytes to the server, encrypted.
+pub(super) type Io = ClientStream<Leg>;
+
+/// Where the server is and how to get there.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    /// Name or address of the tunnel server, as the operator wrote it.
+    pub(crate) host: String,
+    /// Its port.
+    pub(crate) port: u16,
+    /// The proxy in between, with what verifies it if it is an `https://` one.
+    pub(crate) proxy: Option<(Proxy, Option<HttpsConnector>)>,
+    /// The agent's certificate and the tunnel's authority.
+    pub(crate) connector: Connector,
+}
+
+/// The step at which a dial failed, and why.
+#[derive(Debug, Error)]
+pub(crate) enum DialError {
+    #[error("cannot connect to the server at {0}")]
+    Tcp(String, #[source] DialTcpError),
+    #[error("cannot connect to the proxy {0}")]
+    ProxyTcp(String, #[source] DialTcpError),
+    #[error("TLS with the proxy {0} failed")]
+    ProxyTls(String, #[source] HandshakeError),
+    #[error("the proxy {0} opened no way to {1}")]
+    Proxy(String, String, #[source] proxy::ConnectError),
+    #[error("the proxy {0} did not answer the CONNECT request for {1} within {2:?}")]
+    ProxyTimeout(String, String, Duration),
+    #[error("TLS with the server at {0} failed")]
+    Tls(String, #[source] HandshakeError),
+}
+
+impl Dialer {
+    /// The server as the operator wrote it.
+    pub(super) fn target(&self) -> String {
+        authority(&self.host, self.port)
+    }
+
+    /// Dials once.
+    pub(super) async fn dial(&self) -> Result<Io, DialError> {
+        let leg = match &self.proxy {
+            None => Leg::Left(self.direct().await?),
+            Some((proxy, connector)) => self.through(proxy, connector.as_ref()).await?,
+        };
+        match self.connector.connect(leg, SERVER_NAME, TLS_TIMEOUT).await {
+            Ok((io, _server)) => Ok(io),
+            Err(error) => Err(DialError::Tls(self.target(), error)),
+        }
+    }
+
+    async fn direct(&self) -> Result<TcpStream, DialError> {
+        let connected = socket::dial(&self.host, self.port, TCP_TIMEOUT).await;
+        connected.map_err(|error| DialError::Tcp(self.target(), error))
+    }
+
+    async fn through(&self, proxy: &Proxy, connector: Option<&HttpsConnector>) -> Result<Leg, DialError> {
+        let tcp = socket::dial(&proxy.host, proxy.port, TCP_TIMEOUT)
+            .await
+            .map_err(|error| DialError::ProxyTcp(proxy.to_string(), error))?;
+        let leg = match connector {
+            None => Leg::Left(tcp),
+            Some(connector) => {
+                let connected = connector.connect(tcp, &proxy.host, TLS_TIMEOUT).await;
+                Leg::Right(connected.map_err(|error| DialError::ProxyTls(proxy.to_string(), error))?)
+            }
+        };
+        match tokio::time::timeout(PROXY_TIMEOUT, proxy.connect(leg, &self.host, self.port)).await {
+            Ok(Ok(leg)) => Ok(leg),
+            Ok(Err(error)) => Err(DialError::Proxy(proxy.to_string(), self.target(), error)),
+            Err(_elapsed) => Err(DialError::ProxyTimeout(proxy.to_string(), self.target(), PROXY_TIMEOUT)),
+        }
+    }
+}
+
+impl DialError {
+    /// The step, as a metric label.
+    pub(crate) fn step(&self) -> &'static str {
+        match self {
+            Self::Tcp(_, error) => error.label(),
+            Self::ProxyTcp(..) | Self::ProxyTls(..) | Self::Proxy(..) | Self::ProxyTimeout(..) => "proxy",
+            Self::Tls(..) => "tls",
+        }
+    }
+
+    /// Whether the usual backoff may help, without anybody repairing anything.
+    pub(crate) fn retryable(&self) -> bool {
+        if let Self::Tls(_, error) = self { error.retryable() } else { true }
+    }
+
+    /// What to look at.
+    pub(crate) fn remedy(&self) -> &'static str {
+        match self {
+            Self::Tcp(_, DialTcpError::Resolve(..) | DialTcpError::ResolveTimeout(..)) => {
+                "check --management-cluster-addr and this cluster's DNS"
+            }
+            Self::Tcp(..) => {
+                "check that the tunnel server runs and that firewalls let this cluster reach it, or set HTTPS_PROXY"
+            }
+            Self::ProxyTcp(..) | Self::ProxyTls(..) => "check HTTPS_PROXY, or exempt the server by NO_PROXY",
+            Self::Proxy(_, _, proxy::ConnectError::Refused(status)) if status.as_u16() == 407 => {
+                "write the proxy's user and password into HTTPS_PROXY: http://user:password@host:port"
+            }
+            Self::Proxy(_, _, proxy::ConnectError::Refused(status)) if status.is_server_error() => {
+                "the proxy cannot reach the server: check the address and the proxy's own network"
+            }
+            Self::Proxy(_, _, proxy::ConnectError::Refused(_)) => "have the proxy allow CONNECT to the server's port",
+            Self::Proxy(..) | Self::ProxyTimeout(..) => "check that HTTPS_PROXY names an HTTP proxy, and its health",
+            Self::Tls(_, error) => tls_remedy(error),
+        }
+    }
+}
+
+/// What to look at when TLS with the server failed.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the error itself says who is at fault for the rest")]
+pub(crate) fn tls_remedy(error: &HandshakeError) -> &'static str {
+    match error {
+        HandshakeError::UnknownAuthority => {
+            "management-cluster.crt is not the authority of this server (wrong server, or a proxy that opens TLS)"
+        }
+        HandshakeError::WrongName { .. } => "the address leads to something that is no Moorline tunnel server",
+        HandshakeError::AlpnMismatch { .. } | HandshakeError::NotTls(_) => {
+            "the port leads to something that is no Moorline tunnel server, or a middlebox opens TLS"
+        }
+        HandshakeError::Refused(Refusal::UnknownAuthority | Refusal::Revoked | Refusal::CertificateTime) => {
+            "get a new certificate for this cluster: moorline cluster add, or check the clocks"
+        }
+        other => match other.fault() {
+            Fault::Ours => "the server does not accept this agent's certificate: check managed-cluster.crt and .key",
+            Fault::Peer => "check the server's certificate and the clocks of both sides",
+            Fault::Network => "check what lies between: firewalls, load balancers, proxies",
+        },
+    }
+}

@@ -1,0 +1,355 @@
+//! One session with the server, from the dial to its last request.
+//!
+//! Established by `tunnel`, then run in a task of its own. While it runs it accepts streams and keeps the control stream;
+//! when it ends it tells why, and takes everything that ran in it along.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use moorline_model::{ClusterName, SessionId};
+use moorline_mtls::{HandshakeError, explain_io};
+use moorline_mux::{Handle, Incoming, OpenError, Role};
+use moorline_process::Phase;
+use moorline_wire::{CloseReason, GoAway, Hello, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, Welcome};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::oneshot,
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Tunnel,
+    control::{Control, ControlEnd, HelloError, Surroundings},
+    dial::{DialError, tls_remedy},
+};
+use crate::serve;
+
+/// Streams that the agent itself opens: the control stream, with room for later ones.
+const OWN_STREAMS: usize = 8;
+
+/// How long the requests of a retired session may go on. The server that sent it away has a shorter grace of its own;
+/// this only bounds sessions that it forgets.
+const RETIRED_GRACE: Duration = Duration::from_secs(120);
+
+/// How long saying goodbye may take once nothing runs any more.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// A session that the server has welcomed.
+pub(super) struct Session {
+    handle: Handle,
+    incoming: Incoming,
+    control: Control,
+    welcome: Welcome,
+    id: SessionId,
+}
+
+/// Why a session needs a successor.
+#[derive(Debug)]
+pub(super) enum Left {
+    /// It still serves, but the server sends it away, and may have said when to come back.
+    GoingAway { age: Duration, after: Option<Duration> },
+    /// It is gone; the reason is the server's last word, if it gave one.
+    Ended { age: Duration, reason: Option<CloseReason> },
+}
+
+/// Why there is no session.
+#[derive(Debug, Error)]
+pub(crate) enum EstablishError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// TLS 1.3 tells a client only after its handshake that its certificate is not accepted.
+    #[error("the server at {0} refused the connection after the handshake")]
+    Refused(String, #[source] HandshakeError),
+    #[error("the multiplexed session ended before it began")]
+    Open(#[source] OpenError),
+    #[error("the server at {0} gave no session")]
+    Hello(String, #[source] HelloError),
+}
+
+enum Event {
+    Control(ControlEnd),
+    Mux(moorline_mux::CloseReason),
+    Drained,
+    Cut,
+}
+
+impl Session {
+    /// Dials and says hello.
+    pub(super) async fn establish(tunnel: &Tunnel) -> Result<Self, EstablishError> {
+        let target = tunnel.config.dialer.target();
+        let io = tunnel.config.dialer.dial().await?;
+        let refusal = Arc::new(OnceLock::new());
+        let io = Explained { io, refusal: Arc::clone(&refusal) };
+        let config = moorline_mux::Config::new(Role::Client)
+            .with_max_outbound_streams(OWN_STREAMS)
+            .with_memory(tunnel.memory.clone());
+        let (handle, incoming, driver) = moorline_mux::session(io, config);
+        tunnel.tasks.spawn("session-io", driver);
+        let id = SessionId::from_bytes(rand::random());
+        let hello = hello(tunnel, id);
+        let established = async {
+            let stream = handle.open().await.map_err(EstablishError::Open)?;
+            Control::establish(stream, hello).await.map_err(|error| EstablishError::Hello(target.clone(), error))
+        };
+        match established.await {
+            Ok((control, welcome)) => Ok(Self { handle, incoming, control, welcome, id }),
+            Err(error) => {
+                handle.close(moorline_mux::CloseReason::Local("no session"));
+                Err(match refusal.get() {
+                    Some(refusal) => EstablishError::Refused(target, HandshakeError::clone(refusal)),
+                    None => error,
+                })
+            }
+        }
+    }
+
+    /// Serves until the session ends. `retire` says that a successor serves; `leaving` is told as soon as one is needed.
+    pub(super) async fn run(self, tunnel: &Arc<Tunnel>, retire: CancellationToken, leaving: oneshot::Sender<Left>) {
+        let Self { handle, mut incoming, mut control, welcome, id } = self;
+        let began = Instant::now();
+        let _counted = (tunnel.metrics.session(), tunnel.connected.session());
+        tunnel.metrics.dialled("ok");
+        tracing::info!(session = %id, cluster = %welcome.cluster, server_version = %welcome.server_version.escape_debug(),
+            heartbeat_ms = welcome.heartbeat_interval_ms, "session established");
+        let streams = Streams::default();
+        let farewell = Farewell { leaving: Mutex::new(Some(leaving)), last_word: OnceLock::new(), began };
+        let event = {
+            let told = |going: &GoAway| farewell.going_away(going);
+            let around = Surroundings {
+                health: tunnel.health.clone(),
+                phases: &tunnel.phases,
+                metrics: &tunnel.metrics,
+                going_away: &told,
+            };
+            let interval = Duration::from_millis(welcome.heartbeat_interval_ms);
+            tokio::select! {
+                end = control.run(interval, around) => Event::Control(end),
+                reason = handle.closed() => Event::Mux(reason),
+                () = streams.accept(&mut incoming, tunnel) => Event::Mux(handle.closed().await),
+                () = streams.wound_up(tunnel, &retire) => Event::Drained,
+                () = tunnel.phases.cancelled() => Event::Cut,
+            }
+        };
+        let why = conclude(event, &handle, control, &streams).await;
+        tunnel.metrics.session_ended(why.label);
+        tracing::info!(session = %id, age = ?began.elapsed(), reason = why.text, "session ended");
+        farewell.ended();
+    }
+}
+
+/// The requests of a session.
+#[derive(Default)]
+struct Streams {
+    tracker: TaskTracker,
+    /// Streams end with the request that they carry, or at once.
+    draining: CancellationToken,
+    /// Streams end where they are.
+    cut: CancellationToken,
+}
+
+impl Streams {
+    /// Accepts streams until the session has ended.
+    async fn accept(&self, incoming: &mut Incoming, tunnel: &Tunnel) {
+        while let Some(stream) = incoming.accept().await {
+            tunnel.metrics.stream();
+            let serving = serve::stream(stream, Arc::clone(&tunnel.service), self.draining.clone());
+            let (cut, counted) = (self.cut.clone(), self.tracker.token());
+            tunnel.tasks.spawn("stream", async move {
+                let _counted = counted;
+                cut.run_until_cancelled(serving).await
+            });
+        }
+    }
+
+    /// Waits for the moment to end, and then for the requests that run.
+    async fn wound_up(&self, tunnel: &Tunnel, retire: &CancellationToken) {
+        let retired = tokio::select! {
+            () = retire.cancelled() => true,
+            () = tunnel.phases.reached(Phase::Draining) => false,
+        };
+        self.draining.cancel();
+        self.tracker.close();
+        if retired {
+            // What is left then is cut with the session.
+            drop(tokio::time::timeout(RETIRED_GRACE, self.tracker.wait()).await);
+        } else {
+            self.tracker.wait().await;
+        }
+    }
+}
+
+struct Why {
+    label: &'static str,
+    text: String,
+}
+
+/// Ends whatever is left, in order where there is somebody to be orderly with.
+async fn conclude(event: Event, handle: &Handle, control: Control, streams: &Streams) -> Why {
+    let why = match &event {
+        Event::Control(end) => Why { label: end.label(), text: serve::Chain(end).to_string() },
+        Event::Mux(reason) => Why { label: reason.label(), text: reason.to_string() },
+        Event::Drained => Why { label: "drained", text: "its requests have finished".to_owned() },
+        Event::Cut => Why { label: "shutdown", text: "the agent shuts down".to_owned() },
+    };
+    if matches!(event, Event::Drained | Event::Cut) {
+        control.finish().await;
+        streams.cut.cancel();
+        handle.drain();
+        drop(tokio::time::timeout(GOODBYE, handle.closed()).await);
+    }
+    handle.close(moorline_mux::CloseReason::Local(why.label));
+    streams.cut.cancel();
+    why
+}
+
+/// What the supervisor learns, and when: as soon as a successor is needed, once.
+struct Farewell {
+    leaving: Mutex<Option<oneshot::Sender<Left>>>,
+    last_word: OnceLock<CloseReason>,
+    began: Instant,
+}
+
+impl Farewell {
+    fn going_away(&self, going: &GoAway) {
+        let after = going.reconnect_after_ms.map(Duration::from_millis);
+        tracing::info!(reason = %going.reason, message = %going.message.escape_debug(), ?after,
+            "the server sends this session away");
+        // Only the first counts. After a final word (revoked, deleted) the session is cut next, and that is told then.
+        let first = self.last_word.set(going.reason.clone()).is_ok();
+        if first && going.reason.retryable() {
+            self.tell(Left::GoingAway { age: self.began.elapsed(), after });
+        }
+    }
+
+    fn ended(self) {
+        let left = Left::ended(self.began.elapsed(), self.last_word.get().cloned());
+        self.tell(left);
+    }
+
+    fn tell(&self, left: Left) {
+        if let Some(leaving) = self.leaving.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // A supervisor that is gone has no use for it.
+            drop(leaving.send(left));
+        }
+    }
+}
+
+impl ControlEnd {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Missed(_) => "heartbeat-missed",
+            Self::Closed => "closed",
+            Self::Broken(_) => "broken",
+            Self::Protocol(_) => "protocol-error",
+        }
+    }
+}
+
+impl EstablishError {
+    /// The step, as a metric label.
+    pub(super) fn step(&self) -> &'static str {
+        match self {
+            Self::Dial(error) => error.step(),
+            Self::Refused(..) => "tls",
+            Self::Hello(_, HelloError::Refused(_)) => "refused",
+            Self::Open(_) | Self::Hello(..) => "hello",
+        }
+    }
+
+    /// Whether the usual backoff may help.
+    pub(super) fn retryable(&self) -> bool {
+        match self {
+            Self::Dial(error) => error.retryable(),
+            Self::Refused(_, error) => error.retryable(),
+            Self::Hello(_, HelloError::Refused(refused)) => refused.reason.retryable(),
+            Self::Hello(_, HelloError::Version(_)) => false,
+            Self::Open(_) | Self::Hello(..) => true,
+        }
+    }
+
+    /// When the server said to come back.
+    pub(super) fn asked(&self) -> Option<Duration> {
+        match self {
+            Self::Hello(_, HelloError::Refused(refused)) => refused.reconnect_after_ms.map(Duration::from_millis),
+            Self::Dial(_) | Self::Refused(..) | Self::Open(_) | Self::Hello(..) => None,
+        }
+    }
+
+    /// What to look at.
+    pub(super) fn remedy(&self) -> &'static str {
+        match self {
+            Self::Dial(error) => error.remedy(),
+            Self::Refused(_, error) => tls_remedy(error),
+            Self::Hello(_, HelloError::Refused(refused)) => refusal_remedy(&refused.reason),
+            Self::Hello(_, HelloError::Version(_)) => "install an agent of the server's version, or one next to it",
+            Self::Open(_) | Self::Hello(..) => "look into the server's log at this time",
+        }
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other reasons pass by themselves")]
+fn refusal_remedy(reason: &CloseReason) -> &'static str {
+    match reason {
+        CloseReason::UnknownCertificate | CloseReason::Revoked | CloseReason::Expired | CloseReason::ClusterDeleted => {
+            "register this cluster anew (moorline cluster add) and install its files"
+        }
+        CloseReason::WrongCluster => "install the certificate that was made for this cluster",
+        CloseReason::VersionUnsupported => "install an agent of the server's version, or one next to it",
+        _passing => "nothing to do here; the agent comes back by itself",
+    }
+}
+
+fn hello(tunnel: &Tunnel, session_id: SessionId) -> Hello {
+    let status = tunnel.health.borrow().status.clone();
+    let cluster = tunnel.config.keys.current().info().common_name().and_then(|name| name.parse::<ClusterName>().ok());
+    Hello {
+        protocol_min: OLDEST_PROTOCOL_VERSION,
+        protocol_max: PROTOCOL_VERSION,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        session_id,
+        cluster_uid: status.cluster_uid,
+        kubernetes_version: status.kubernetes_version,
+        capabilities: Vec::new(),
+        cluster,
+    }
+}
+
+/// Keeps what TLS says about the first failing read, which the multiplexer knows as a broken transport only.
+struct Explained<IO> {
+    io: IO,
+    refusal: Arc<OnceLock<HandshakeError>>,
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Explained<IO> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if let Poll::Ready(Err(error)) = &polled
+            && let Some(explained) = explain_io(error)
+        {
+            // The first is the one that counts.
+            let _first = self.refusal.get_or_init(|| explained);
+        }
+        polled
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Explained<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
