@@ -168,7 +168,7 @@ impl Authority {
         if names.is_empty() {
             return Err(IssueError::NoName);
         }
-        self.issue(profile::server(names, self.life(now, life)?)?)
+        self.issue(&profile::server(names, self.life(now, life)?)?)
     }
 
     /// Signs a certificate for the agent of a cluster, with a new key: usable by TLS clients only.
@@ -182,7 +182,7 @@ impl Authority {
         now: Timestamp,
         life: Duration,
     ) -> Result<Issued, IssueError> {
-        self.issue(profile::agent(cluster, uid, self.life(now, life)?)?)
+        self.issue(&profile::agent(cluster, uid, self.life(now, life)?)?)
     }
 
     /// Signs a client certificate for a user, with a new key. Sign these with another authority than agents'.
@@ -204,7 +204,7 @@ impl Authority {
             [group] => Some(group.as_str()),
             several => return Err(IssueError::SeveralGroups(several.len())),
         };
-        self.issue(profile::user(user, group, self.life(now, life)?))
+        self.issue(&profile::user(user, group, self.life(now, life)?))
     }
 
     fn life(&self, now: Timestamp, length: Duration) -> Result<Life, IssueError> {
@@ -213,7 +213,7 @@ impl Authority {
         Ok(Life::starting(now, length).within(self.info.not_after))
     }
 
-    fn issue(&self, params: CertificateParams) -> Result<Issued, IssueError> {
+    fn issue(&self, params: &CertificateParams) -> Result<Issued, IssueError> {
         let key = Wiped(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
         let issuer = Issuer::from_ca_cert_der(&self.certificate, &self.key)?;
         let signed = params.signed_by(&key.0, &issuer)?;

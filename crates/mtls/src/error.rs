@@ -198,12 +198,11 @@ pub(crate) fn classify(
     if let Some(cause) = tls_cause(error) {
         return from_tls(cause, wanted);
     }
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            if first.is_empty() { HandshakeError::ClosedUnused } else { HandshakeError::Closed }
-        }
-        kind => HandshakeError::Io { kind, message: error.to_string() },
+    let kind = error.kind();
+    if matches!(kind, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) {
+        return if first.is_empty() { HandshakeError::ClosedUnused } else { HandshakeError::Closed };
     }
+    HandshakeError::Io { kind, message: error.to_string() }
 }
 
 /// A list of application protocols for people.

@@ -77,6 +77,10 @@ pub fn private_key_from_pem(pem: &[u8]) -> Result<PrivateKeyDer<'static>, PemErr
 /// How OpenSSL's older format marks an encrypted key (RFC 1421).
 const ENCRYPTED_HEADER: &[u8] = b"Proc-Type: 4,ENCRYPTED";
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library's errors are non-exhaustive; the rest is told in its words"
+)]
 fn syntax(error: &pem::Error) -> PemError {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     PemError::Syntax(match error {

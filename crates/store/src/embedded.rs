@@ -222,3 +222,172 @@ fn decode(name: &str, json: &[u8]) -> Result<ClusterRecord, StoreError> {
 fn unreadable(name: &str, reason: &str) -> StoreError {
     StoreError::Record { name: name.to_owned(), reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use moorline_model::{ActiveFingerprint, ClusterUid, Dialect, Timestamp};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Embedded) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Embedded::open(&dir.path().join("clusters.redb")).unwrap();
+        (dir, store)
+    }
+
+    fn print(number: u8) -> Fingerprint {
+        Fingerprint::from_bytes([number; 32])
+    }
+
+    fn active(number: u8) -> ActiveFingerprint {
+        ActiveFingerprint { fingerprint: print(number), not_after: Timestamp::from_unix_seconds(2_000_000_000) }
+    }
+
+    fn record(name: &str, prints: &[u8]) -> ClusterRecord {
+        ClusterRecord {
+            name: name.parse().unwrap(),
+            uid: ClusterUid::from_bytes([7; 16]),
+            labels: BTreeMap::new(),
+            dialect: Dialect::Moorline,
+            fingerprints: prints.iter().copied().map(active).collect(),
+            created: Timestamp::from_unix_seconds(1_000_000_000),
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_found_by_name_and_by_certificate() {
+        let (_dir, store) = store();
+        let east = record("east", &[1, 2]);
+        store.create(&east).unwrap();
+        store.create(&record("west", &[3])).unwrap();
+        assert_eq!(store.get(&east.name).unwrap().as_ref(), Some(&east));
+        assert_eq!(store.by_fingerprint(&print(2)).unwrap().as_ref(), Some(&east));
+        assert_eq!(store.by_fingerprint(&print(9)).unwrap(), None);
+        assert_eq!(store.get(&"north".parse().unwrap()).unwrap(), None);
+        let names: Vec<_> = store.list().unwrap().into_iter().map(|record| record.name.to_string()).collect();
+        assert_eq!(names, ["east", "west"]);
+    }
+
+    #[test]
+    fn neither_name_nor_certificate_is_used_twice() {
+        let (_dir, store) = store();
+        store.create(&record("east", &[1])).unwrap();
+        assert!(matches!(store.create(&record("east", &[2])), Err(CreateError::Exists(_))));
+        let error = store.create(&record("west", &[2, 1])).unwrap_err();
+        assert!(error.to_string().contains("belongs to the cluster east already"), "{error}");
+        assert_eq!(store.count().unwrap(), 1);
+        assert_eq!(store.by_fingerprint(&print(2)).unwrap(), None, "the refused one left nothing behind");
+    }
+
+    #[test]
+    fn a_change_moves_the_index_along() {
+        let (_dir, store) = store();
+        let east = record("east", &[1]);
+        store.create(&east).unwrap();
+        store.create(&record("west", &[3])).unwrap();
+        let changed = store.update(&east.name, |record| record.fingerprints = vec![active(1), active(2)]).unwrap();
+        assert!(changed.accepts(&print(2)));
+        store.update(&east.name, |record| record.fingerprints = vec![active(2)]).unwrap();
+        assert_eq!(store.by_fingerprint(&print(1)).unwrap(), None);
+        assert!(store.by_fingerprint(&print(2)).unwrap().is_some());
+        let taken = store.update(&east.name, |record| record.fingerprints.push(active(3)));
+        assert!(matches!(taken, Err(UpdateError::FingerprintTaken { .. })));
+        assert_eq!(store.get(&east.name).unwrap().unwrap().fingerprints, [active(2)]);
+        assert_eq!(store.by_fingerprint(&print(3)).unwrap().unwrap().name.as_str(), "west");
+    }
+
+    #[test]
+    fn what_never_changes_does_not() {
+        let (_dir, store) = store();
+        let east = record("east", &[1]);
+        store.create(&east).unwrap();
+        let renamed = store.update(&east.name, |record| record.name = "west".parse().unwrap());
+        assert!(matches!(renamed, Err(UpdateError::Immutable { field: "name", .. })));
+        let reborn = store.update(&east.name, |record| record.uid = ClusterUid::from_bytes([8; 16]));
+        assert!(matches!(reborn, Err(UpdateError::Immutable { field: "uid", .. })));
+        assert!(matches!(store.update(&"north".parse().unwrap(), |_| ()), Err(UpdateError::NotFound(_))));
+        assert_eq!(store.get(&east.name).unwrap(), Some(east));
+    }
+
+    #[test]
+    fn a_deleted_cluster_frees_its_name_and_certificates() {
+        let (_dir, store) = store();
+        let east = record("east", &[1]);
+        store.create(&east).unwrap();
+        assert_eq!(store.delete(&east.name).unwrap(), Some(east.clone()));
+        assert_eq!(store.delete(&east.name).unwrap(), None);
+        assert_eq!(store.by_fingerprint(&print(1)).unwrap(), None);
+        store.create(&record("west", &[1])).unwrap();
+        store.create(&record("east", &[4])).unwrap();
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Create(u8, Vec<u8>),
+        Update(u8, Vec<u8>),
+        Delete(u8),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let prints = || prop::collection::vec(0_u8..6, 0..3);
+        let step = prop_oneof![
+            (0_u8..4, prints()).prop_map(|(name, prints)| Step::Create(name, prints)),
+            (0_u8..4, prints()).prop_map(|(name, prints)| Step::Update(name, prints)),
+            (0_u8..4).prop_map(Step::Delete),
+        ];
+        prop::collection::vec(step, 0..25)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// Against a plain map: whatever is done, records and index tell the same story.
+        #[test]
+        fn records_and_index_agree(steps in steps()) {
+            let (_dir, store) = store();
+            let mut model: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Create(name, prints) => {
+                        let name = format!("c{name}");
+                        let free = !model.contains_key(&name) && !taken(&model, &name, &prints);
+                        prop_assert_eq!(store.create(&record(&name, &prints)).is_ok(), free);
+                        if free {
+                            model.insert(name, prints);
+                        }
+                    }
+                    Step::Update(name, prints) => {
+                        let name = format!("c{name}");
+                        let change = |record: &mut ClusterRecord| {
+                            record.fingerprints = prints.iter().copied().map(active).collect();
+                        };
+                        let free = model.contains_key(&name) && !taken(&model, &name, &prints);
+                        prop_assert_eq!(store.update(&name.parse().unwrap(), change).is_ok(), free);
+                        if free {
+                            model.insert(name, prints);
+                        }
+                    }
+                    Step::Delete(name) => {
+                        let name = format!("c{name}");
+                        let deleted = store.delete(&name.parse().unwrap()).unwrap();
+                        prop_assert_eq!(deleted.is_some(), model.remove(&name).is_some());
+                    }
+                }
+            }
+            let expected: Vec<_> = model.iter().map(|(name, prints)| record(name, prints)).collect();
+            prop_assert_eq!(store.list().unwrap(), expected);
+            for number in 0..6 {
+                let owner = model.iter().find(|(_, prints)| prints.contains(&number)).map(|(name, _)| name.clone());
+                let found = store.by_fingerprint(&print(number)).unwrap().map(|record| record.name.to_string());
+                prop_assert_eq!(found, owner);
+            }
+        }
+    }
+
+    fn taken(model: &BTreeMap<String, Vec<u8>>, name: &str, prints: &[u8]) -> bool {
+        model.iter().any(|(owner, theirs)| owner != name && theirs.iter().any(|print| prints.contains(print)))
+    }
+}

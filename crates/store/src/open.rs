@@ -65,6 +65,10 @@ fn guarded<R>(path: &Path, work: impl FnOnce() -> R) -> Result<R, OpenError> {
     panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_panic| damaged(path, "its structure is broken".to_owned()))
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the database's errors are non-exhaustive; the rest is told in its words"
+)]
 fn check_schema(db: &Database, path: &Path) -> Result<(), OpenError> {
     let found = schema(db).map_err(|error| match error {
         Error::TableDoesNotExist(_) | Error::TableTypeMismatch { .. } => {
@@ -133,7 +137,10 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 fn database_error(path: &Path, error: DatabaseError) -> OpenError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::InUse { path: path.to_owned() },
-        DatabaseError::Storage(StorageError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
+        // Bytes that are not what they should be, or not there: the file's fault, not the disk's.
+        DatabaseError::Storage(StorageError::Io(error))
+            if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
             io_error(path, error)
         }
         other => damaged(path, other.to_string()),
