@@ -6,6 +6,7 @@
 mod basics;
 mod death;
 mod ends;
+mod exchange;
 mod garbage;
 mod growth;
 mod limits;
