@@ -1,0 +1,57 @@
+//! What a rule is asked about.
+
+use moorline_model::ClusterName;
+
+/// What somebody wants to do, in the terms of Kubernetes RBAC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes<'a> {
+    /// `get`, `list`, `create`, `impersonate`, …
+    pub verb: &'a str,
+    /// The API group; empty for Kubernetes' core.
+    pub api_group: &'a str,
+    /// The resource, in the plural.
+    pub resource: &'a str,
+    /// The part of the resource, such as `log`.
+    pub subresource: Option<&'a str>,
+    /// The namespace, where there is one. Cluster roles apply to all.
+    pub namespace: Option<&'a str>,
+    /// The name of the one object, where there is one.
+    pub name: Option<&'a str>,
+    /// The path of a request that is not about a resource. The resource is then left out of account.
+    pub non_resource_path: Option<&'a str>,
+}
+
+/// What this project asks rules about, besides impersonation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action<'a> {
+    /// Send requests to a cluster: `get` on `managedclusters/NAME`, as in Calico Enterprise.
+    Reach(&'a ClusterName),
+    /// Manage clusters: a verb on `managedclusters`.
+    Administer {
+        /// `list`, `get`, `create`, `update`, `delete`.
+        verb: &'a str,
+        /// The cluster; none for all of them.
+        name: Option<&'a ClusterName>,
+    },
+}
+
+impl<'a> Action<'a> {
+    /// The resource under which clusters stand in rules.
+    pub const RESOURCE: &'static str = "managedclusters";
+
+    /// What a rule is asked, with the API group that the server is configured with.
+    #[must_use]
+    pub fn attributes(self, api_group: &'a str) -> Attributes<'a> {
+        let (verb, name) = match self {
+            Self::Reach(cluster) => ("get", Some(cluster)),
+            Self::Administer { verb, name } => (verb, name),
+        };
+        Attributes {
+            verb,
+            api_group,
+            resource: Self::RESOURCE,
+            name: name.map(ClusterName::as_str),
+            ..Attributes::default()
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The proof that a request may go where it goes.
+
+use moorline_model::{ClusterName, Identity};
+
+use crate::{Action, Attributes, Authorizer, Decision, Denied, acting};
+
+/// Proof that somebody may send one request to one cluster. Only [`reach`] makes one.
+///
+/// It cannot be made up, copied or kept for later requests:
+/// ```compile_fail
+/// fn forge(identity: moorline_model::Identity, cluster: moorline_model::ClusterName) -> moorline_access::Permit {
+///     moorline_access::Permit { authenticated: identity.clone(), identity, cluster, rule: String::new() }
+/// }
+/// ```
+/// ```compile_fail
+/// fn copy(permit: &moorline_access::Permit) -> moorline_access::Permit {
+///     permit.clone()
+/// }
+/// ```
+/// ```compile_fail
+/// fn conjure() -> moorline_access::Permit {
+///     Default::default()
+/// }
+/// ```
+/// It can be read:
+/// ```
+/// fn read(permit: &moorline_access::Permit) -> &str {
+///     permit.identity().user()
+/// }
+/// ```
+#[derive(Debug)]
+#[must_use = "a permit that nobody uses was asked for in vain"]
+pub struct Permit {
+    grant: Grant,
+    cluster: ClusterName,
+}
+
+impl Permit {
+    /// As whom the request goes on.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        self.grant.identity()
+    }
+
+    /// Who sent it; another than [`Permit::identity`] where they impersonate.
+    #[must_use]
+    pub const fn authenticated(&self) -> &Identity {
+        self.grant.authenticated()
+    }
+
+    /// Where it may go.
+    #[must_use]
+    pub const fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// The rule that allows it, for the audit log.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        self.grant.rule()
+    }
+}
+
+/// Proof that somebody may manage clusters in one way. Only [`administer`] makes one.
+/// ```compile_fail
+/// fn copy(grant: &moorline_access::Grant) -> moorline_access::Grant {
+///     grant.clone()
+/// }
+/// ```
+#[derive(Debug)]
+#[must_use = "a grant that nobody uses was asked for in vain"]
+pub struct Grant {
+    identity: Identity,
+    impersonator: Option<Identity>,
+    rule: String,
+}
+
+impl Grant {
+    /// As whom it is done.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Who does it; another than [`Grant::identity`] where they impersonate.
+    #[must_use]
+    pub const fn authenticated(&self) -> &Identity {
+        match &self.impersonator {
+            Some(impersonator) => impersonator,
+            None => &self.identity,
+        }
+    }
+
+    /// The rule that allows it, for the audit log.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+}
+
+/// Whether somebody may send a request to a cluster, as themselves or as somebody else.
+///
+/// `api_group` is the group under which clusters stand in rules. Whoever wants to act `as_whom` must be allowed to
+/// `impersonate` each part of it; whether they may reach the cluster is then asked of the one they act as.
+///
+/// # Errors
+/// They may not, or nobody could be asked.
+pub async fn reach<A: Authorizer + ?Sized>(
+    authorizer: &A,
+    api_group: &str,
+    authenticated: Identity,
+    as_whom: Option<Identity>,
+    cluster: ClusterName,
+) -> Result<Permit, Denied> {
+    let grant = grant(authorizer, api_group, authenticated, as_whom, Action::Reach(&cluster)).await?;
+    Ok(Permit { grant, cluster })
+}
+
+/// Whether somebody may do something with the clusters' records, as themselves or as somebody else.
+///
+/// # Errors
+/// As for [`reach`].
+pub async fn administer<A: Authorizer + ?Sized>(
+    authorizer: &A,
+    api_group: &str,
+    authenticated: Identity,
+    as_whom: Option<Identity>,
+    verb: &str,
+    name: Option<&ClusterName>,
+) -> Result<Grant, Denied> {
+    grant(authorizer, api_group, authenticated, as_whom, Action::Administer { verb, name }).await
+}
+
+async fn grant<A: Authorizer + ?Sized>(
+    authorizer: &A,
+    api_group: &str,
+    authenticated: Identity,
+    as_whom: Option<Identity>,
+    action: Action<'_>,
+) -> Result<Grant, Denied> {
+    let (identity, impersonator) = match as_whom {
+        None => (authenticated, None),
+        Some(whom) => (act(authorizer, &authenticated, whom).await?, Some(authenticated)),
+    };
+    let rule = ask(authorizer, &identity, &action.attributes(api_group)).await?;
+    Ok(Grant { identity, impersonator, rule })
+}
+
+async fn act<A: Authorizer + ?Sized>(
+    authorizer: &A,
+    authenticated: &Identity,
+    whom: Identity,
+) -> Result<Identity, Denied> {
+    if acting::parts(&whom).nth(acting::MAX_PARTS).is_some() {
+        return Err(Denied::TooManyParts);
+    }
+    for part in acting::parts(&whom) {
+        ask(authorizer, authenticated, &part).await?;
+    }
+    acting::complete(whom).ok().ok_or(Denied::TooManyParts)
+}
+
+async fn ask<A: Authorizer + ?Sized>(authorizer: &A, who: &Identity, what: &Attributes<'_>) -> Result<String, Denied> {
+    match authorizer.decide(who, what).await.map_err(Denied::Unavailable)? {
+        Decision::Allow { rule } => Ok(rule),
+        Decision::NoOpinion => Err(Denied::forbidden(who, what)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
