@@ -1,0 +1,35 @@
+//! The users' side: the gateway door, and the way of a request through it.
+//!
+//! The composition root makes a [`Gateway`] and spawns [`Gateway::serve`]. The files below are in order of travel; each
+//! step is a type with fields that only its own file can fill, and is consumed by the next:
+//!
+//! | file | it has | or else |
+//! | --- | --- | --- |
+//! | `listener` | a TLS connection | hung up |
+//! | `serve` | a request on it | 503 while draining |
+//! | `request` | a cluster, and the path there | 400, 405, 431 |
+//! | `authn` | an identity | 401 |
+//! | `authz` | a permit | 403, 429 |
+//! | `route` | a live session | 404, 503 |
+//! | `pool` | a stream of it | 429, 503 |
+//! | `forward` | the head of a response | 502, 504 |
+//! | `upgrade`, `body` | bytes until the end | a cut that shows |
+//! | `respond` | a `Status` for whatever failed | |
+
+mod account;
+mod authn;
+mod authz;
+mod body;
+mod forward;
+mod listener;
+pub(crate) mod metrics;
+pub(crate) mod pool;
+mod request;
+mod respond;
+mod route;
+mod serve;
+mod slots;
+mod upgrade;
+
+pub(crate) use listener::Gateway;
+pub(crate) use serve::Caller;

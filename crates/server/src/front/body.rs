@@ -1,0 +1,182 @@
+//! The bodies that pass through the gateway: streamed, never gathered, without trailers.
+//!
+//! Made by `forward` and `respond`, read by hyper. A user's trailers would be headers that nothing has checked; the
+//! Kubernetes API has none, so none pass, in either direction.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use thiserror::Error;
+
+use super::{
+    account::{Account, End},
+    pool::Lease,
+};
+
+/// What a user sends, on its way to the tunnel.
+pub(crate) struct RequestBody {
+    incoming: Incoming,
+    progress: Option<Arc<Progress>>,
+}
+
+/// How much of a request's body has gone, so that a slow upload is not taken for a silent kube-apiserver.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    frames: AtomicU64,
+}
+
+impl Progress {
+    /// A number that grows with every piece of the body.
+    pub(super) fn seen(&self) -> u64 {
+        self.frames.load(Ordering::Relaxed)
+    }
+}
+
+impl RequestBody {
+    /// The body, and where it can be seen to move, unless it is empty.
+    pub(super) fn new(incoming: Incoming) -> (Self, Option<Arc<Progress>>) {
+        let progress = (!incoming.is_end_stream()).then(Arc::default);
+        (Self { incoming, progress: progress.clone() }, progress)
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        if let Some(progress) = &self.progress {
+            progress.frames.fetch_add(1, Ordering::Relaxed);
+        }
+        // Trailers come last, so leaving them out ends the body.
+        Poll::Ready(frame.filter(|frame| frame.as_ref().map_or(true, Frame::is_data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// What a user gets.
+pub(crate) enum Body {
+    /// A text of our own, or nothing.
+    Own(Option<Bytes>),
+    /// A response of a cluster.
+    Proxied(Proxied),
+    /// A response of our own API and pages.
+    Control(axum::body::Body),
+}
+
+/// A body that came to a bad end. hyper then cuts the connection (or resets the stream), so that what has arrived is
+/// not taken for the whole.
+#[derive(Debug, Error)]
+pub(crate) enum BodyError {
+    /// The tunnel broke, or the agent cut the response.
+    #[error("the response of the cluster was cut")]
+    Lost(#[source] hyper::Error),
+    /// Our own pages failed.
+    #[error("the response cannot be read")]
+    Control(#[source] axum::Error),
+}
+
+/// The body of a cluster's response, with everything that is held until it ends.
+pub(crate) struct Proxied {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    account: Option<Account>,
+}
+
+impl Body {
+    /// The body of a response whose head has just arrived.
+    pub(super) fn proxied(incoming: Incoming, lease: Lease, mut account: Account) -> Self {
+        if incoming.is_end_stream() {
+            lease.give_back();
+            account.ends(End::Complete);
+            return Self::Own(None);
+        }
+        Self::Proxied(Proxied { incoming, lease: Some(lease), account: Some(account) })
+    }
+}
+
+impl Proxied {
+    fn end(&mut self, end: End) {
+        let lease = self.lease.take();
+        if let (End::Complete, Some(lease)) = (end, lease) {
+            lease.give_back();
+        }
+        if let Some(mut account) = self.account.take() {
+            account.ends(end);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                let Some(data) = frame.data_ref() else {
+                    self.end(End::Complete);
+                    return Poll::Ready(None);
+                };
+                if let Some(account) = &mut self.account {
+                    account.sent(data.len());
+                }
+                if self.incoming.is_end_stream() {
+                    self.end(End::Complete);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                self.end(End::Lost);
+                Poll::Ready(Some(Err(BodyError::Lost(error))))
+            }
+            None => {
+                self.end(End::Complete);
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Proxied(proxied) => proxied.poll(cx),
+            Self::Control(body) => {
+                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BodyError::Control)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(text) => text.is_none(),
+            Self::Proxied(proxied) => proxied.incoming.is_end_stream(),
+            Self::Control(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Proxied(proxied) => proxied.incoming.size_hint(),
+            Self::Control(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Fifth step: the request goes down the tunnel, and the head of its response comes back.
+//!
+//! Called by `serve` with a routed request. Everything of the user's that could say who they are is removed before
+//! anything of ours is written. Short requests use the session's pool; watches, followed logs, upgrades and whatever
+//! else may run for long get a stream of their own, on which no deadline runs: kube-apiserver sends the head of a
+//! followed log with its first line, which may be hours away, and a dead tunnel is found by its heartbeats.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use moorline_model::ClusterName;
+use moorline_mux::{CloseReason, OpenError};
+use moorline_wire::{Failure, headers as wire};
+
+use crate::registry;
+
+use super::{
+    account::Account,
+    body::{Body, Progress, RequestBody},
+    metrics::Metrics,
+    pool::{Lease, Pool, StreamError},
+    request::CLUSTER_HEADER,
+    respond::Cause,
+    route::Routed,
+    slots::{Slot, SlotsByName},
+    upgrade::Switch,
+};
+
+/// The name by which a request calls its host inside the tunnel. The agent writes the kube-apiserver's own.
+const HOST: HeaderValue = HeaderValue::from_static("moorline-tunnel");
+
+/// What a caller is told to wait who met a session on its way out: the next one is there, or nearly.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+/// A request as it came, with the path that the cluster gets.
+pub(super) struct Outgoing {
+    pub(super) request: Request<Incoming>,
+    pub(super) path: PathAndQuery,
+    pub(super) request_id: HeaderValue,
+}
+
+/// What a request is held to.
+pub(super) struct Limits<'a> {
+    /// The requests that run, by cluster.
+    pub(super) clusters: &'a SlotsByName,
+    /// To open a stream.
+    pub(super) open: Duration,
+    /// From the last byte of a short request to the head of its response.
+    pub(super) response_head: Duration,
+}
+
+/// The head of a cluster's response, and what its body will come from.
+pub(super) struct Forwarded {
+    response: Response<Incoming>,
+    lease: Lease,
+    switch: Option<Switch>,
+    routed: registry::Routed,
+    slots: (Slot, Slot),
+}
+
+impl Routed {
+    /// Sends the request and waits for the head of the response.
+    ///
+    /// # Errors
+    /// No stream, no response, or one of the agent's own.
+    pub(super) async fn forward(
+        self,
+        outgoing: Outgoing,
+        limits: &Limits<'_>,
+        metrics: &Metrics,
+    ) -> Result<Forwarded, Cause> {
+        let Self { routed, identity, slot } = self;
+        let cluster = routed.permit().cluster();
+        let cluster_slot =
+            limits.clusters.of(cluster.as_str()).take().ok_or_else(|| Cause::ClusterBusy(cluster.clone()))?;
+        let pool = routed.pool();
+        let prepared = prepare(outgoing, identity);
+        let own = prepared.asks.is_some() || prepared.long;
+        let sending = send(pool, prepared.request, own, limits.open, metrics);
+        let (response, lease) = if own {
+            sending.await
+        } else {
+            within(limits.response_head, prepared.progress.as_deref(), sending).await.unwrap_or(Err(NoHead::Timeout))
+        }
+        .map_err(|error| error.of(cluster, pool))?;
+        if let Some(failure) = Failure::of_response(response.headers()) {
+            return Err(Cause::Agent { cluster: cluster.clone(), failure });
+        }
+        let (response, switch) = clean(response, prepared.asks, cluster)?;
+        Ok(Forwarded { response, lease, switch, routed, slots: (slot, cluster_slot) })
+    }
+}
+
+impl Forwarded {
+    /// The response for the user. `account` ends with its body, or with the splice of the upgrade, which comes as the
+    /// second value for the caller to run.
+    pub(super) fn deliver(self, mut account: Account) -> (Response<Body>, Option<Switch>) {
+        account.hold(self.slots.0, self.slots.1, self.routed);
+        account.answered(self.response.status().as_u16());
+        let Some(mut switch) = self.switch else {
+            return (self.response.map(|incoming| Body::proxied(incoming, self.lease, account)), None);
+        };
+        switch.keep(self.lease, account);
+        (self.response.map(|_nothing| Body::Own(None)), Some(switch))
+    }
+}
+
+/// A request as it goes into the tunnel.
+struct Prepared {
+    request: Request<RequestBody>,
+    progress: Option<Arc<Progress>>,
+    asks: Option<(HeaderValue, OnUpgrade)>,
+    long: bool,
+}
+
+fn prepare(outgoing: Outgoing, identity: HeaderValue) -> Prepared {
+    let Outgoing { mut request, path, request_id } = outgoing;
+    let headers = request.headers_mut();
+    // Removal first; everything that is written is written after it.
+    moorline_impersonation::strip(headers);
+    headers.remove(CLUSTER_HEADER);
+    // Answered by this hop; and how the body ends is for the next hop to say.
+    headers.remove(header::EXPECT);
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::HOST, HOST);
+    headers.insert(wire::IDENTITY, identity);
+    headers.insert(wire::REQUEST_ID, request_id);
+    // What `strip` leaves is an upgrade to a protocol that may pass.
+    let protocol = headers.get(header::UPGRADE).cloned();
+    let asks = protocol.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
+    let long = is_long(path.path(), path.query());
+    let (mut head, incoming) = request.into_parts();
+    head.uri = Uri::from(path);
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
+    let (body, progress) = RequestBody::new(incoming);
+    Prepared { request: Request::from_parts(head, body), progress, asks, long }
+}
+
+/// What kube-apiserver exempts from its own request timeout: watches, `proxy`, `exec`, `attach`, `portforward`, `log`.
+/// Read generously: a mistake costs one stream, or one deadline.
+fn is_long(path: &str, query: Option<&str>) -> bool {
+    let long = |part| matches!(part, "watch" | "proxy" | "exec" | "attach" | "portforward" | "log" | "logs");
+    path.split('/').any(long)
+        || query
+            .is_some_and(|query| query.split('&').any(|pair| pair.starts_with("watch") || pair.starts_with("follow")))
+}
+
+/// Why there is no head of a response.
+enum NoHead {
+    /// No stream could be had.
+    Stream(StreamError),
+    /// The stream broke.
+    Broken(hyper::Error),
+    /// It takes too long.
+    Timeout,
+}
+
+async fn send(
+    pool: &Arc<Pool>,
+    mut request: Request<RequestBody>,
+    own: bool,
+    open: Duration,
+    metrics: &Metrics,
+) -> Result<(Response<Incoming>, Lease), NoHead> {
+    if !own {
+        while let Some(mut lease) = pool.idle() {
+            let mut failed = match lease.sender().try_send_request(request).await {
+                Ok(response) => return Ok((response, lease)),
+                Err(failed) => failed,
+            };
+            metrics.pool_stale.inc();
+            // Only a request that comes back whole was certainly not begun, and may be sent once more.
+            match failed.take_message() {
+                Some(unsent) => request = unsent,
+                None => return Err(NoHead::Broken(failed.into_error())),
+            }
+        }
+    }
+    let opening = async { if own { pool.open_own().await } else { pool.open().await } };
+    let opened = tokio::time::timeout(open, opening).await.map_err(|_elapsed| NoHead::Timeout)?;
+    let mut lease = opened.map_err(NoHead::Stream)?;
+    match lease.sender().try_send_request(request).await {
+        Ok(response) => Ok((response, lease)),
+        Err(failed) => Err(NoHead::Broken(failed.into_error())),
+    }
+}
+
+impl NoHead {
+    fn of(self, cluster: &ClusterName, pool: &Pool) -> Cause {
+        let cluster = cluster.clone();
+        match self {
+            Self::Timeout => Cause::HeadTimeout(cluster),
+            Self::Stream(StreamError::Open(OpenError::Limit)) => Cause::ClusterBusy(cluster),
+            Self::Stream(StreamError::Open(OpenError::Draining)) => {
+                let reason = "its agent is about to reconnect".to_owned();
+                Cause::NotConnected { cluster, reason, retry_after: RECONNECT }
+            }
+            Self::Stream(StreamError::Open(OpenError::Closed(reason))) => {
+                Cause::TunnelLost { cluster, reason: Some(reason.label()) }
+            }
+            Self::Stream(error) => {
+                tracing::debug!(%error, %cluster, "no stream");
+                Cause::TunnelLost { cluster, reason: None }
+            }
+            Self::Broken(error) => {
+                tracing::debug!(%error, %cluster, "no response through the tunnel");
+                // The session's own end, where that is why, tells more than the stream's.
+                let handle = pool.handle();
+                let reason = if handle.is_open() { None } else { handle.closed().now_or_never() };
+                Cause::TunnelLost { cluster, reason: reason.as_ref().map(CloseReason::label) }
+            }
+        }
+    }
+}
+
+/// Waits for the head of a response, at most `limit` after the last piece of the request's body has gone.
+async fn within<F: Future>(limit: Duration, progress: Option<&Progress>, future: F) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    let mut seen = progress.map(Progress::seen);
+    loop {
+        if let Ok(output) = tokio::time::timeout(limit, future.as_mut()).await {
+            return Some(output);
+        }
+        let now = progress.map(Progress::seen);
+        if now == seen {
+            return None;
+        }
+        seen = now;
+    }
+}
+
+/// Removes from a response what belongs to the tunnel.
+fn clean(
+    mut response: Response<Incoming>,
+    asks: Option<(HeaderValue, OnUpgrade)>,
+    cluster: &ClusterName,
+) -> Result<(Response<Incoming>, Option<Switch>), Cause> {
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let protocol = response.headers().get(header::UPGRADE).cloned();
+    clean_headers(response.headers_mut());
+    if !switched {
+        return Ok((response, None));
+    }
+    let wrong = || Cause::WrongUpgrade(cluster.clone());
+    let ((asked, user), protocol) = asks.zip(protocol).ok_or_else(wrong)?;
+    if !asked.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()) {
+        return Err(wrong());
+    }
+    let agent = hyper::upgrade::on(&mut response);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    response.headers_mut().insert(header::UPGRADE, protocol);
+    Ok((response, Some(Switch::new(user, agent))))
+}
+
+fn clean_headers(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    let ours = headers
+        .keys()
+        .filter(|name| {
+            wire::is_ours(name)
+                || matches!(
+                    name.as_str(),
+                    "connection"
+                        | "keep-alive"
+                        | "proxy-connection"
+                        | "te"
+                        | "trailer"
+                        | "transfer-encoding"
+                        | "upgrade"
+                )
+        })
+        .cloned()
+        .collect::<Vec<_>>();
+    for name in ours {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_long_has_a_stream_of_its_own() {
+        for (path, query, long) in [
+            ("/api/v1/pods", None, false),
+            ("/api/v1/pods", Some("limit=500&continue=x"), false),
+            ("/api/v1/pods", Some("watch=true"), true),
+            ("/api/v1/pods", Some("allowWatchBookmarks=true&watch=1"), true),
+            ("/api/v1/watch/pods", None, true),
+            ("/api/v1/namespaces/a/pods/b/log", None, true),
+            ("/api/v1/namespaces/a/pods/b/exec", Some("command=ls"), true),
+            ("/api/v1/namespaces/a/services/b/proxy/x", None, true),
+            ("/api/v1/namespaces/a/pods/logger", None, false),
+        ] {
+            assert_eq!(is_long(path, query), long, "{path} {query:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_the_tunnel_reaches_the_user() {
+        let mut headers = HeaderMap::new();
+        for name in
+            ["x-moorline-identity", "x-moorline-what", "connection", "keep-alive", "upgrade", "audit-id", "date"]
+        {
+            headers.insert(http::HeaderName::from_static(name), HeaderValue::from_static("v"));
+        }
+        clean_headers(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(http::HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["audit-id", "date"]);
+    }
+}

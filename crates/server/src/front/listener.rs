@@ -1,0 +1,363 @@
+//! The gateway door: accepts users, does the TLS handshake, serves HTTP/1.1 or HTTP/2 until it is time to go.
+//!
+//! Started by the composition root. A connection gets its task before its handshake, so a silent peer costs a task and
+//! no other user's time.
+
+use std::{future::pending, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use moorline_mtls::{GatewayAcceptor, ServerStream};
+use moorline_process::{Phase, Phases, Tasks};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::Instant,
+};
+
+use crate::state::State;
+
+use super::{
+    authn::CertificateUser,
+    metrics::Metrics,
+    request::{MAX_HEAD, MAX_HEADERS},
+    serve::Served,
+    slots::{Slot, Slots, SlotsByName},
+};
+
+/// Header lines that hyper still reads, so that a request a little over [`MAX_HEADERS`] gets an answer that says why.
+const HARD_MAX_HEADERS: usize = 2 * MAX_HEADERS;
+
+/// Bytes of a head that hyper still reads, for the same reason.
+const HARD_MAX_HEAD: usize = 2 * MAX_HEAD;
+
+/// Bytes buffered of an HTTP/1 connection: the largest head, and a body passes in pieces of this size at most.
+const MAX_BUFFER: usize = 2 * HARD_MAX_HEAD;
+
+/// Requests at once on one HTTP/2 connection, the default of Go's and kube-apiserver's servers.
+const H2_STREAMS: u32 = 250;
+
+/// Streams that a client may have opened and reset before this server looked at them; beyond, the connection is closed.
+/// Cancelling is normal, doing so faster than it can be seen is an attack (rapid reset, CVE-2023-44487).
+const H2_PENDING_RESETS: usize = 50;
+
+/// Faulty streams in the life of one HTTP/2 connection that are answered by a reset; beyond, it is closed.
+const H2_LOCAL_RESETS: usize = 1024;
+
+/// What an HTTP/2 client may send before it is read: for each request, and on the connection. The product of
+/// connections and the second is what stalled uploads can hold.
+const H2_STREAM_WINDOW: u32 = 256 * 1024;
+const H2_CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+
+/// Bytes of a response that wait for an HTTP/2 client's window, for each request.
+const H2_SEND_BUFFER: usize = 128 * 1024;
+
+/// How often a silent HTTP/2 client is asked whether it is there (also keeps watches alive through load balancers),
+/// and how long it may take to answer.
+const H2_PING: Duration = Duration::from_secs(30);
+const H2_PING_ANSWER: Duration = Duration::from_secs(20);
+
+/// When TCP asks a silent peer whether it is there, and how long sent bytes may stay unacknowledged.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+const TCP_UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+
+/// Between two requests on a connection, and so for each further head: more than the idle time of client-go (90 s) and of
+/// common load balancers (60 s), so that it is not this side that closes first. The first head has the configured,
+/// shorter time: whoever connects wants something.
+const IDLE: Duration = Duration::from_secs(120);
+
+/// One address may have one connection in so many: a whole office, or a load balancer, may be one address.
+const SOURCE_SHARE: usize = 4;
+
+/// Pauses after a failed accept (out of file descriptors, most often): doubled each time, within these bounds.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(5);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// The gateway, ready to be served.
+pub(crate) struct Gateway {
+    shared: Arc<Shared>,
+    acceptor: GatewayAcceptor,
+    doors: Arc<Doors>,
+}
+
+/// What all connections of the gateway share.
+pub(super) struct Shared {
+    pub(super) state: Arc<State>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) control: axum::Router,
+    pub(super) users: SlotsByName,
+    pub(super) clusters: SlotsByName,
+}
+
+/// Who may come in.
+struct Doors {
+    all: Arc<Slots>,
+    sources: SlotsByName,
+    handshakes: Semaphore,
+}
+
+/// One connection's place, kept until it ends.
+struct Place {
+    _all: Slot,
+    _source: Slot,
+    metrics: Arc<Metrics>,
+}
+
+impl Gateway {
+    /// A gateway that answers `/v1` and its own pages by `control`, every request of which carries a
+    /// [`super::Caller`].
+    pub(crate) fn new(state: Arc<State>, acceptor: GatewayAcceptor, control: axum::Router) -> Self {
+        let limits = &state.gateway;
+        let doors = Doors {
+            all: Slots::new(limits.max_connections),
+            sources: SlotsByName::new(limits.max_connections.div_ceil(SOURCE_SHARE)),
+            handshakes: Semaphore::new(limits.max_handshakes),
+        };
+        let users = SlotsByName::new(limits.max_requests_per_user);
+        let clusters = SlotsByName::new(limits.max_requests_per_cluster);
+        let metrics = Arc::clone(&state.pools.metrics);
+        let shared = Shared { state, metrics, control, users, clusters };
+        Self { shared: Arc::new(shared), acceptor, doors: Arc::new(doors) }
+    }
+
+    /// Accepts users until [`Phase::StopAccepting`]. The connections are tasks of their own: they finish the requests
+    /// that run, and are cut at [`Phase::Cancelled`].
+    pub(crate) async fn serve(self, listener: TcpListener) {
+        let gateway = Arc::new(self);
+        let phases = gateway.shared.state.phases.clone();
+        let mut closing = std::pin::pin!(phases.reached(Phase::StopAccepting));
+        let mut pause = ACCEPT_PAUSE;
+        loop {
+            let accepted = tokio::select! {
+                () = closing.as_mut() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, peer)) => {
+                    pause = ACCEPT_PAUSE;
+                    gateway.admit(socket, peer);
+                }
+                Err(error) if is_the_peers(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept connections");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    fn admit(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr) {
+        let place = match self.doors.enter(peer, &self.shared.metrics) {
+            Ok(place) => place,
+            Err(reason) => {
+                tracing::debug!(%peer, reason, "connection refused");
+                self.shared.metrics.refused(reason);
+                return;
+            }
+        };
+        let gateway = Arc::clone(self);
+        self.tasks().spawn("gateway-connection", async move {
+            gateway.connection(socket, peer).await;
+            drop(place);
+        });
+    }
+
+    async fn connection(&self, socket: TcpStream, peer: SocketAddr) {
+        if let Err(error) = tune(&socket) {
+            tracing::debug!(%peer, %error, "cannot set socket options");
+        }
+        let (stream, certificate) = match self.handshake(socket).await {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::info!(%peer, %error, "TLS handshake with a user failed");
+                self.shared.metrics.handshake_failed(error.reason());
+                return;
+            }
+        };
+        let certificate = certificate.as_ref().and_then(CertificateUser::of);
+        let served = Served::new(Arc::clone(&self.shared), certificate, peer);
+        serve(stream, served, &self.shared).await;
+    }
+
+    async fn handshake(
+        &self,
+        socket: TcpStream,
+    ) -> Result<(ServerStream<TcpStream>, Option<moorline_mtls::VerifiedPeer>), moorline_mtls::HandshakeError> {
+        let limit = self.shared.state.gateway.handshake_timeout;
+        let begun = Instant::now();
+        let waited = tokio::time::timeout(limit, self.doors.handshakes.acquire()).await;
+        let Ok(Ok(_turn)) = waited else { return Err(moorline_mtls::HandshakeError::Timeout(limit)) };
+        self.acceptor.accept(socket, limit.saturating_sub(begun.elapsed())).await
+    }
+
+    fn tasks(&self) -> &Tasks {
+        &self.shared.state.tasks
+    }
+}
+
+impl Doors {
+    fn enter(&self, peer: SocketAddr, metrics: &Arc<Metrics>) -> Result<Place, &'static str> {
+        let all = self.all.take().ok_or("connections")?;
+        let source = self.sources.of(&peer.ip().to_canonical().to_string()).take().ok_or("connections-of-source")?;
+        metrics.connections.inc();
+        Ok(Place { _all: all, _source: source, metrics: Arc::clone(metrics) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.connections.dec();
+    }
+}
+
+/// Serves one connection in the protocol that the handshake agreed on.
+pub(super) async fn serve<IO>(stream: ServerStream<IO>, served: Arc<Served>, shared: &Shared)
+where
+    IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    if stream.alpn() == Some(b"h2") {
+        serve_h2(TokioIo::new(stream), served, shared).await;
+    } else {
+        serve_h1(TokioIo::new(stream), served, shared).await;
+    }
+}
+
+/// Serves HTTP/1.1 on a stream.
+pub(super) async fn serve_h1<IO>(io: IO, served: Arc<Served>, shared: &Shared)
+where
+    IO: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let answering = Arc::clone(&served);
+    let service = service_fn(move |request: http::Request<Incoming>| Arc::clone(&answering).answer(request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // Runs from the end of one request to the head of the next.
+        .header_read_timeout(IDLE)
+        .max_headers(HARD_MAX_HEADERS)
+        .max_header_size(HARD_MAX_HEAD)
+        .max_buf_size(MAX_BUFFER)
+        .serve_connection(io, service)
+        .with_upgrades();
+    drive(connection, |connection| connection.graceful_shutdown(), &served, shared).await;
+}
+
+/// Serves HTTP/2 on a stream.
+pub(super) async fn serve_h2<IO>(io: IO, served: Arc<Served>, shared: &Shared)
+where
+    IO: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let answering = Arc::clone(&served);
+    let service = service_fn(move |request: http::Request<Incoming>| Arc::clone(&answering).answer(request));
+    let connection = http2::Builder::new(StreamTasks(shared.state.tasks.clone()))
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(H2_STREAMS)
+        .max_pending_accept_reset_streams(H2_PENDING_RESETS)
+        .max_local_error_reset_streams(H2_LOCAL_RESETS)
+        .max_header_list_size(u32::try_from(HARD_MAX_HEAD).unwrap_or(u32::MAX))
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .max_send_buf_size(H2_SEND_BUFFER)
+        .keep_alive_interval(H2_PING)
+        .keep_alive_timeout(H2_PING_ANSWER)
+        .serve_connection(io, service);
+    drive(connection, |connection| connection.graceful_shutdown(), &served, shared).await;
+}
+
+/// Something happened to a connection.
+enum Event {
+    Ended(Result<(), hyper::Error>),
+    Leave,
+    Cut,
+    Look,
+}
+
+/// Runs a connection to its end: its own, or that of the process, or of our patience.
+async fn drive<C>(connection: C, leave: impl Fn(Pin<&mut C>), served: &Served, shared: &Shared)
+where
+    C: Future<Output = Result<(), hyper::Error>>,
+{
+    let phases = &shared.state.phases;
+    let mut connection = std::pin::pin!(connection);
+    let mut leaving = std::pin::pin!(stopping(phases));
+    let mut cutting = std::pin::pin!(phases.cancelled());
+    let mut look = std::pin::pin!(tokio::time::sleep(shared.state.gateway.head_timeout));
+    let (mut left, mut seen) = (false, 0);
+    loop {
+        let event = tokio::select! {
+            biased;
+            ended = connection.as_mut() => Event::Ended(ended),
+            () = leaving.as_mut(), if !left => Event::Leave,
+            () = cutting.as_mut() => Event::Cut,
+            () = look.as_mut() => Event::Look,
+        };
+        match event {
+            Event::Ended(Ok(())) | Event::Cut => return,
+            Event::Ended(Err(error)) => {
+                // Users hang up all the time, and what they sent wrong they were told.
+                tracing::debug!(%error, "a connection of a user ended early");
+                return;
+            }
+            Event::Leave => {
+                left = true;
+                leave(connection.as_mut());
+            }
+            Event::Look => {
+                let (begun, running) = served.activity();
+                if begun == 0 {
+                    shared.metrics.refused("no-request");
+                    return;
+                }
+                if begun == seen && !running && !left {
+                    left = true;
+                    leave(connection.as_mut());
+                }
+                seen = begun;
+                look.as_mut().reset(Instant::now() + IDLE);
+            }
+        }
+    }
+}
+
+async fn stopping(phases: &Phases) {
+    phases.reached(Phase::StopAccepting).await;
+    if phases.current() == Phase::Done {
+        pending::<()>().await;
+    }
+}
+
+/// Runs the requests of HTTP/2 connections.
+#[derive(Clone)]
+struct StreamTasks(Tasks);
+
+impl<F> hyper::rt::Executor<F> for StreamTasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        drop(self.0.spawn("gateway-request", future));
+    }
+}
+
+fn tune(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let socket = SockRef::from(socket);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE / 3))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(TCP_UNACKNOWLEDGED))?;
+    Ok(())
+}
+
+/// The peer gave up between its connect and our accept.
+fn is_the_peers(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}

@@ -1,0 +1,215 @@
+//! The idle streams of one session: HTTP/1.1 connections, one request at a time, kept for the next one.
+//!
+//! `forward` takes streams from here, and a response's body gives them back when it was read to its end. What is
+//! aborted, upgraded or long never comes back: the stream is reset, and the agent hears of it at once.
+
+use std::{
+    fmt, mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use moorline_mux::{Handle, OpenError};
+use moorline_process::Tasks;
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::{body::RequestBody, metrics::Metrics};
+
+/// Idle streams kept for each session. As many callers at once get a stream without opening one; more streams idle
+/// would hold memory on both ends for a load that has passed.
+pub(crate) const MAX_IDLE: usize = 32;
+
+/// How long a stream stays idle. The agent keeps it for 90 seconds, so that this side is always the one that ends it
+/// and no request meets a stream that is just being closed.
+pub(crate) const IDLE: Duration = Duration::from_secs(60);
+
+/// How often idle streams are looked at.
+const SWEEP: Duration = Duration::from_secs(15);
+
+/// Bytes of a response head that are taken from an agent: kube-apiserver's are below 2 KiB.
+const MAX_RESPONSE_HEAD: usize = 256 * 1024;
+
+/// What all pools have in common.
+#[derive(Clone)]
+pub(crate) struct PoolContext {
+    /// Where the streams' tasks run.
+    pub(crate) tasks: Tasks,
+    /// Where streams are counted.
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// The idle streams of one session.
+pub(crate) struct Pool {
+    handle: Handle,
+    context: PoolContext,
+    idle: Mutex<IdleStreams>,
+}
+
+#[derive(Default)]
+struct IdleStreams {
+    /// Oldest first, at most [`MAX_IDLE`].
+    streams: Vec<Idle>,
+    swept: bool,
+}
+
+struct Idle {
+    sender: SendRequest<RequestBody>,
+    since: Instant,
+}
+
+/// A stream in use. Dropping it resets the stream, whatever runs on it.
+pub(crate) struct Lease {
+    sender: SendRequest<RequestBody>,
+    home: Option<Arc<Pool>>,
+}
+
+/// Why no stream could be had.
+#[derive(Debug, Error)]
+pub(super) enum StreamError {
+    /// The session opens none.
+    #[error("no stream: {0}")]
+    Open(OpenError),
+    /// HTTP failed before its first byte.
+    #[error("no connection on a new stream")]
+    Http(#[source] hyper::Error),
+}
+
+impl Pool {
+    /// The pool of a session; empty.
+    pub(crate) fn new(handle: Handle, context: PoolContext) -> Arc<Self> {
+        Arc::new(Self { handle, context, idle: Mutex::default() })
+    }
+
+    /// The session's handle.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// An idle stream, the one used last first: it is the least likely to be gone.
+    pub(super) fn idle(self: &Arc<Self>) -> Option<Lease> {
+        let sender = {
+            let mut idle = self.locked();
+            idle.streams.retain(|stream| !stream.sender.is_closed());
+            let ready = idle.streams.iter().rposition(|stream| stream.sender.is_ready())?;
+            idle.streams.remove(ready).sender
+        };
+        self.context.metrics.pool_hits.inc();
+        Some(Lease { sender, home: Some(Arc::clone(self)) })
+    }
+
+    /// A new stream that comes back here after use.
+    ///
+    /// # Errors
+    /// [`StreamError`]; nothing was sent.
+    pub(super) async fn open(self: &Arc<Self>) -> Result<Lease, StreamError> {
+        let (sender, connection) = self.connect().await?;
+        self.context.metrics.opened_pooled.inc();
+        self.context.tasks.spawn("gateway-stream", async move { ended(connection.await) });
+        Ok(Lease { sender, home: Some(Arc::clone(self)) })
+    }
+
+    /// A new stream for one request only, which may be an upgrade.
+    ///
+    /// # Errors
+    /// [`StreamError`]; nothing was sent.
+    pub(super) async fn open_own(self: &Arc<Self>) -> Result<Lease, StreamError> {
+        let (sender, connection) = self.connect().await?;
+        self.context.metrics.opened_own.inc();
+        self.context.tasks.spawn("gateway-stream", async move { ended(connection.with_upgrades().await) });
+        Ok(Lease { sender, home: None })
+    }
+
+    async fn connect(&self) -> Result<(SendRequest<RequestBody>, Connection), StreamError> {
+        let stream = self.handle.open().await.map_err(StreamError::Open)?;
+        let mut http = http1::Builder::new();
+        // A stream of the multiplexer copies what it is given, so gathering slices would copy twice.
+        http.writev(false).max_header_size(MAX_RESPONSE_HEAD).max_buf_size(MAX_RESPONSE_HEAD);
+        http.handshake(TokioIo::new(stream)).await.map_err(StreamError::Http)
+    }
+
+    fn put(self: &Arc<Self>, sender: SendRequest<RequestBody>) {
+        if sender.is_closed() || !self.handle.is_open() {
+            return;
+        }
+        let mut idle = self.locked();
+        if idle.streams.len() >= MAX_IDLE {
+            return;
+        }
+        idle.streams.push(Idle { sender, since: Instant::now() });
+        if !mem::replace(&mut idle.swept, true) {
+            drop(idle);
+            let sweeping = sweep(Arc::downgrade(self), self.handle.clone());
+            self.context.tasks.spawn("gateway-pool", sweeping);
+        }
+    }
+
+    /// Lets go of what was idle for too long; says whether anything is left.
+    fn sweep(&self) -> bool {
+        let mut idle = self.locked();
+        idle.streams.retain(|stream| !stream.sender.is_closed() && stream.since.elapsed() < IDLE);
+        idle.swept = !idle.streams.is_empty();
+        idle.swept
+    }
+
+    fn clear(&self) {
+        let streams = mem::take(&mut self.locked().streams);
+        drop(streams);
+    }
+
+    fn locked(&self) -> MutexGuard<'_, IdleStreams> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(super) fn idle_count(&self) -> usize {
+        self.locked().streams.len()
+    }
+}
+
+type Connection = http1::Connection<TokioIo<moorline_mux::Stream>, RequestBody>;
+
+impl Lease {
+    /// What sends a request on this stream.
+    pub(super) fn sender(&mut self) -> &mut SendRequest<RequestBody> {
+        &mut self.sender
+    }
+
+    /// The response was read to its end: the stream can carry another request, if it was made for that.
+    pub(super) fn give_back(self) {
+        if let Some(home) = self.home {
+            home.put(self.sender);
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("idle", &self.locked().streams.len()).finish_non_exhaustive()
+    }
+}
+
+/// Runs while streams are idle. It must not keep the session alive, nor an idle stream a session that drains.
+async fn sweep(pool: Weak<Pool>, handle: Handle) {
+    let mut refusing = std::pin::pin!(handle.not_open());
+    loop {
+        let open = tokio::time::timeout(SWEEP, refusing.as_mut()).await.is_err();
+        let Some(pool) = pool.upgrade() else { return };
+        if !open {
+            pool.clear();
+            return;
+        }
+        if !pool.sweep() {
+            return;
+        }
+    }
+}
+
+fn ended(outcome: Result<(), hyper::Error>) {
+    if let Err(error) = outcome {
+        // The request that ran on it, if any, tells its user.
+        tracing::debug!(%error, "a stream ended early");
+    }
+}

@@ -1,0 +1,315 @@
+//! Last step: whatever goes wrong becomes a Kubernetes `Status`, by one table.
+//!
+//! Called by `serve`. kubectl prints the `message` of a `Status` and client-go acts on its `reason` and
+//! `retryAfterSeconds`, so that is the only error body a user ever gets. Texts hold nothing that their reader may not
+//! know: no address, no other cluster, no word of the agent's.
+
+use std::{borrow::Cow, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
+use moorline_access::Denied;
+use moorline_impersonation::RequestedError;
+use moorline_model::{ClusterName, Reason, Status};
+use moorline_wire::Failure;
+use tracing::Level;
+
+use super::{
+    account::{Account, End},
+    authn::AuthnError,
+    body::Body,
+    request::TargetError,
+};
+
+/// On every response: the id under which the server and the agent log the request. Kubernetes' own `audit-id` is left
+/// to the kube-apiserver.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How long a caller should wait when there was no room: requests come and go by the second.
+const CROWDED: u32 = 1;
+
+/// Why a request was answered by this server itself.
+#[derive(Debug)]
+pub(crate) enum Cause {
+    /// The request has no target.
+    Target(TargetError),
+    /// Nobody knows who is asking.
+    Unauthenticated(AuthnError),
+    /// `Impersonate-*` headers that make no sense.
+    Impersonation(RequestedError),
+    /// The policy says no, or cannot be asked.
+    Denied(Denied),
+    /// No cluster of that name.
+    UnknownCluster(ClusterName),
+    /// The cluster has no session that takes requests.
+    NotConnected {
+        /// Which.
+        cluster: ClusterName,
+        /// Why.
+        reason: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The management cluster was asked for, and this server has none to offer.
+    NoManagement,
+    /// The user has as many requests running as one user may.
+    UserBusy,
+    /// The cluster has as many requests running as one cluster may.
+    ClusterBusy(ClusterName),
+    /// This server is about to stop.
+    Draining,
+    /// The tunnel broke before the head of the response.
+    TunnelLost {
+        /// To which cluster.
+        cluster: ClusterName,
+        /// Why, if the session ended.
+        reason: Option<&'static str>,
+    },
+    /// No head of a response within the time for it.
+    HeadTimeout(ClusterName),
+    /// The agent answered instead of the kube-apiserver.
+    Agent {
+        /// Whose.
+        cluster: ClusterName,
+        /// Why.
+        failure: Failure,
+    },
+    /// The cluster switched protocols without being asked, or to another one than asked for.
+    WrongUpgrade(ClusterName),
+    /// A fault of our own.
+    Internal(&'static str),
+}
+
+/// What one cause means to everybody who hears of it.
+struct Row {
+    /// In the metric, and in the log.
+    label: &'static str,
+    /// For the program that asked; the status code follows from it.
+    reason: Reason,
+    /// In the log.
+    level: Level,
+    /// When to try again, in seconds.
+    retry: Option<u32>,
+    /// For the person who asked.
+    text: Cow<'static, str>,
+}
+
+impl Row {
+    fn new(label: &'static str, reason: Reason, level: Level, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { label, reason, level, retry: None, text: text.into() }
+    }
+
+    fn retry(mut self, seconds: u32) -> Self {
+        self.retry = Some(seconds);
+        self
+    }
+}
+
+impl Cause {
+    /// The table.
+    fn row(&self, group: &str) -> Row {
+        use Reason as R;
+        match self {
+            Self::Target(error) => match error {
+                TargetError::HeadTooLarge => {
+                    Row::new("head-too-large", R::RequestHeaderFieldsTooLarge, Level::INFO, error.to_string())
+                }
+                TargetError::Connect => Row::new("method", R::MethodNotAllowed, Level::INFO, error.to_string()),
+                _ => Row::new("bad-target", R::BadRequest, Level::INFO, error.to_string()),
+            },
+            Self::Unauthenticated(_) => Row::new("unauthenticated", R::Unauthorized, Level::INFO, "Unauthorized"),
+            Self::Impersonation(error) => Row::new("bad-impersonation", R::BadRequest, Level::INFO, error.to_string()),
+            // Logged where it was decided.
+            Self::Denied(denied @ Denied::Unavailable(_)) => {
+                Row::new("authorizer", R::ServiceUnavailable, Level::WARN, denied.public_message()).retry(CROWDED)
+            }
+            Self::Denied(denied) => Row::new("denied", denied.status().reason, Level::DEBUG, denied.public_message()),
+            Self::UnknownCluster(name) => Row::new(
+                "unknown-cluster",
+                R::NotFound,
+                Level::INFO,
+                format!("managedclusters.{group} \"{name}\" not found"),
+            ),
+            Self::NotConnected { cluster, reason, retry_after } => Row::new(
+                "not-connected",
+                R::ServiceUnavailable,
+                Level::INFO,
+                format!("the cluster \"{cluster}\" is not connected: {reason}"),
+            )
+            .retry(u32::try_from(retry_after.as_secs()).unwrap_or(u32::MAX).max(1)),
+            Self::NoManagement => Row::new(
+                "no-management",
+                R::NotFound,
+                Level::INFO,
+                "this server gives no access to the management cluster; name a managed one by /clusters/NAME or x-cluster-id",
+            ),
+            Self::UserBusy => Row::new(
+                "user-busy",
+                R::TooManyRequests,
+                Level::INFO,
+                "you have as many requests running as one user may; try again when some have ended",
+            )
+            .retry(CROWDED),
+            Self::ClusterBusy(cluster) => Row::new(
+                "cluster-busy",
+                R::TooManyRequests,
+                Level::WARN,
+                format!("the cluster \"{cluster}\" has as many requests running as it may; try again in a moment"),
+            )
+            .retry(CROWDED),
+            Self::Draining => Row::new(
+                "draining",
+                R::ServiceUnavailable,
+                Level::DEBUG,
+                "this server is about to stop; try again in a moment",
+            )
+            .retry(CROWDED),
+            Self::TunnelLost { cluster, reason } => Row::new(
+                "tunnel-lost",
+                R::BadGateway,
+                Level::WARN,
+                match reason {
+                    Some(reason) => format!("the connection to the cluster \"{cluster}\" was lost ({reason})"),
+                    None => format!("the agent of the cluster \"{cluster}\" broke off the request"),
+                },
+            ),
+            Self::HeadTimeout(cluster) => Row::new(
+                "head-timeout",
+                R::Timeout,
+                Level::WARN,
+                format!("the cluster \"{cluster}\" did not answer in time"),
+            ),
+            Self::Agent { cluster, failure } => agent(cluster, *failure),
+            Self::WrongUpgrade(cluster) => Row::new(
+                "wrong-upgrade",
+                R::BadGateway,
+                Level::WARN,
+                format!("the cluster \"{cluster}\" switched to a protocol that was not asked for"),
+            ),
+            Self::Internal(what) => Row::new("internal", R::InternalError, Level::ERROR, *what),
+        }
+    }
+
+    /// The word for metrics.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Agent { failure, .. } => failure.as_str(),
+            other => other.row("").label,
+        }
+    }
+}
+
+/// The part of the table that is about an agent's own answers.
+fn agent(cluster: &ClusterName, failure: Failure) -> Row {
+    let text = match failure {
+        Failure::UpstreamRefused => format!("the kube-apiserver of the cluster \"{cluster}\" cannot be reached"),
+        Failure::UpstreamTimeout => format!("the kube-apiserver of the cluster \"{cluster}\" did not answer in time"),
+        Failure::UpstreamTls => {
+            format!(
+                "the agent of the cluster \"{cluster}\" and its kube-apiserver do not accept each other's certificate"
+            )
+        }
+        Failure::UpstreamBroken => {
+            format!("the kube-apiserver of the cluster \"{cluster}\" broke off before it answered")
+        }
+        Failure::UpstreamCredential => {
+            format!("the kube-apiserver of the cluster \"{cluster}\" does not accept its agent's credential")
+        }
+        Failure::IdentityDenied => {
+            format!(
+                "the agent of the cluster \"{cluster}\" is configured not to act for this user or one of its groups"
+            )
+        }
+        Failure::BadRequest => format!("the agent of the cluster \"{cluster}\" could not read the request"),
+        Failure::HeadTooLarge => {
+            format!("the request's headers are larger than the agent of the cluster \"{cluster}\" takes")
+        }
+        Failure::Overloaded => {
+            format!("the agent of the cluster \"{cluster}\" has as many requests as it may; try again in a moment")
+        }
+        Failure::ShuttingDown => {
+            format!("the agent of the cluster \"{cluster}\" is about to stop; try again in a moment")
+        }
+        _ => format!("the agent of the cluster \"{cluster}\" could not pass the request on"),
+    };
+    let level = match failure {
+        Failure::IdentityDenied | Failure::BadRequest | Failure::HeadTooLarge | Failure::ShuttingDown => Level::INFO,
+        _ => Level::WARN,
+    };
+    let row = Row::new(failure.as_str(), failure.reason(), level, text);
+    match failure {
+        Failure::Overloaded | Failure::ShuttingDown => row.retry(CROWDED),
+        _ => row,
+    }
+}
+
+/// Where a failure is answered.
+pub(super) struct Asked<'a> {
+    /// The API group of our own objects.
+    pub(super) group: &'a str,
+    /// The request's id.
+    pub(super) request_id: &'a HeaderValue,
+    /// Its method: `HEAD` gets no body.
+    pub(super) method: &'a Method,
+    /// Its version: only HTTP/1 knows `Connection`.
+    pub(super) version: Version,
+}
+
+/// Answers with a `Status`, counts and logs the cause.
+pub(super) fn failure(cause: &Cause, asked: &Asked<'_>, mut account: Account) -> Response<Body> {
+    let row = cause.row(asked.group);
+    log(cause, &row, asked.request_id);
+    let code = row.reason.code();
+    let mut status = match cause {
+        Cause::Denied(denied) => denied.status(),
+        Cause::UnknownCluster(name) => {
+            Status::failure(code, row.reason, row.text).about(asked.group, "managedclusters", name.as_str())
+        }
+        _ => Status::failure(code, row.reason, row.text),
+    };
+    if let Some(seconds) = row.retry {
+        status = status.retry_after(seconds);
+    }
+    let text = Bytes::from(status.to_json());
+    let mut response = Response::new(Body::Own(None));
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    headers.insert(REQUEST_ID, asked.request_id.clone());
+    if let Some(seconds) = row.retry {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if matches!(cause, Cause::Unauthenticated(_)) {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if matches!(cause, Cause::Draining | Cause::Target(TargetError::Framing)) {
+        close(headers, asked.version);
+    }
+    if asked.method != Method::HEAD {
+        *response.body_mut() = Body::Own(Some(text));
+    }
+    account.answered(code);
+    account.ends(End::Complete);
+    response
+}
+
+/// Asks an HTTP/1 client to go on over another connection.
+pub(super) fn close(headers: &mut HeaderMap, version: Version) {
+    if version < Version::HTTP_2 {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+fn log(cause: &Cause, row: &Row, request_id: &HeaderValue) {
+    let request_id = request_id.to_str().unwrap_or_default();
+    let code = row.reason.code();
+    // `cause` is what the operator may know and the user may not; neither holds a credential.
+    match row.level {
+        Level::ERROR => tracing::error!(request_id, code, cause = row.label, detail = ?cause, "request failed"),
+        Level::WARN => tracing::warn!(request_id, code, cause = row.label, detail = ?cause, "request failed"),
+        Level::INFO => tracing::info!(request_id, code, cause = row.label, detail = ?cause, "request refused"),
+        _ => tracing::debug!(request_id, code, cause = row.label, detail = ?cause, "request refused"),
+    }
+}

@@ -1,0 +1,232 @@
+//! One connection of a user, and the requests on it.
+//!
+//! Called by `listener` when the handshake is done. [`Served::answer`] is the whole way of a request on one screen.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+use moorline_model::{ClusterName, Identity};
+use moorline_process::Phase;
+use tower::ServiceExt as _;
+
+use super::{
+    account::{Account, End, Who},
+    authn::{Authenticated, CertificateUser},
+    authz::{Memo, Rules},
+    body::Body,
+    forward::{Forwarded, Limits, Outgoing},
+    listener::Shared,
+    request::{self, Target},
+    respond::{self, Asked, Cause},
+};
+
+/// Who calls our own API: an extension of every request that reaches its router.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// The authenticated user.
+    pub(crate) identity: Identity,
+    /// As whom they want to act (`kubectl --as`); whether they may is for `access` to say.
+    pub(crate) as_whom: Option<Identity>,
+    /// The request's id, for logs.
+    pub(crate) request_id: HeaderValue,
+}
+
+/// A connection of a user.
+pub(super) struct Served {
+    shared: Arc<Shared>,
+    certificate: Option<Arc<CertificateUser>>,
+    peer: SocketAddr,
+    memo: Memo,
+    running: AtomicUsize,
+    begun: AtomicU64,
+}
+
+/// Counts one request of a connection while it is being answered.
+struct Running<'a>(&'a AtomicUsize);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Served {
+    pub(super) fn new(shared: Arc<Shared>, certificate: Option<Arc<CertificateUser>>, peer: SocketAddr) -> Arc<Self> {
+        Arc::new(Self {
+            shared,
+            certificate,
+            peer,
+            memo: Memo::default(),
+            running: AtomicUsize::new(0),
+            begun: AtomicU64::new(0),
+        })
+    }
+
+    /// How many requests have begun on this connection, and whether one is running: the heads of responses, that is. A
+    /// body that is still on its way is for hyper to finish.
+    pub(super) fn activity(&self) -> (u64, bool) {
+        (self.begun.load(Ordering::Relaxed), self.running.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Answers one request, whatever happens.
+    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.running.fetch_add(1, Ordering::Relaxed);
+        let _running = Running(&self.running);
+        let state = &self.shared.state;
+        let mut account = Account::open(&self.shared.metrics, state.phases.work());
+        let (method, version) = (request.method().clone(), request.version());
+        let request_id = request_id();
+        let phase = state.phases.current();
+        let answered = if phase >= Phase::Draining {
+            Err(Cause::Draining)
+        } else {
+            self.steps(request, &request_id, &mut account).await
+        };
+        let mut response = match answered {
+            Ok(Answered::Proxied(forwarded)) => {
+                self.shared.metrics.head_seconds.observe(account.age().as_secs_f64());
+                self.deliver(forwarded, account)
+            }
+            Ok(Answered::Own(response)) => {
+                account.answered(response.status().as_u16());
+                account.ends(End::Complete);
+                response
+            }
+            Err(cause) => {
+                self.shared.metrics.failed(&cause);
+                let asked = Asked { group: &state.api_group, request_id: &request_id, method: &method, version };
+                respond::failure(&cause, &asked, account)
+            }
+        };
+        response.headers_mut().insert(respond::REQUEST_ID, request_id);
+        // Clients that keep a busy connection are asked to go elsewhere before it is closed under them.
+        if phase >= Phase::NotReady && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            respond::close(response.headers_mut(), version);
+        }
+        Ok(response)
+    }
+
+    async fn steps(
+        &self,
+        request: Request<Incoming>,
+        request_id: &HeaderValue,
+        account: &mut Account,
+    ) -> Result<Answered, Cause> {
+        let target = request::target(request.method(), request.uri(), request.version(), request.headers());
+        match target.map_err(Cause::Target)? {
+            Target::Probe => Ok(Answered::Own(self.probe(request.method()))),
+            Target::Control => self.control(request, request_id).await,
+            Target::Cluster { cluster, path } => {
+                let outgoing = Outgoing { request, path, request_id: request_id.clone() };
+                self.proxy(cluster, outgoing, account).await
+            }
+        }
+    }
+
+    async fn proxy(&self, cluster: ClusterName, outgoing: Outgoing, account: &mut Account) -> Result<Answered, Cause> {
+        let state = &self.shared.state;
+        let authenticated = self.authenticate(&outgoing.request)?;
+        let policy = state.policy.load_full();
+        let rules = Rules {
+            policy: &policy,
+            group: &state.api_group,
+            users: &self.shared.users,
+            metrics: &self.shared.metrics,
+        };
+        let permitted = authenticated
+            .authorize(cluster, outgoing.request.headers(), &rules, &self.memo, &outgoing.request_id)
+            .await?;
+        let who = Who {
+            user: permitted.permit.authenticated().user(),
+            as_user: permitted.permit.identity().user(),
+            cluster: permitted.permit.cluster().as_str(),
+        };
+        account.describe(&outgoing.request_id, outgoing.request.method(), outgoing.path.path(), who);
+        let routed = permitted.route(&state.registry)?;
+        let limits = Limits {
+            clusters: &self.shared.clusters,
+            open: state.gateway.open_timeout,
+            response_head: state.gateway.response_timeout,
+        };
+        let forwarded = routed.forward(outgoing, &limits, &self.shared.metrics).await?;
+        Ok(Answered::Proxied(forwarded))
+    }
+
+    fn authenticate(&self, request: &Request<Incoming>) -> Result<Authenticated, Cause> {
+        let tokens = self.shared.state.tokens.load();
+        Authenticated::find(self.certificate.as_deref(), &tokens, request.headers(), &self.shared.metrics).map_err(
+            |error| {
+                tracing::info!(peer = %self.peer, %error, "unauthenticated");
+                Cause::Unauthenticated(error)
+            },
+        )
+    }
+
+    fn deliver(&self, forwarded: Forwarded, account: Account) -> Response<Body> {
+        let (response, switch) = forwarded.deliver(account);
+        if let Some(switch) = switch {
+            let state = &self.shared.state;
+            let upgraded = self.shared.metrics.upgraded.clone();
+            let running = switch.run(state.phases.clone());
+            state.tasks.spawn("gateway-upgrade", async move {
+                upgraded.inc();
+                running.await;
+                upgraded.dec();
+            });
+        }
+        response
+    }
+
+    /// Our own API and pages. They authorise by themselves, since what they do differs by path.
+    async fn control(&self, mut request: Request<Incoming>, request_id: &HeaderValue) -> Result<Answered, Cause> {
+        let authenticated = self.authenticate(&request)?;
+        let as_whom = moorline_impersonation::requested(request.headers()).map_err(Cause::Impersonation)?;
+        let identity = authenticated.into_identity();
+        let caller = Caller { identity, as_whom, request_id: request_id.clone() };
+        moorline_impersonation::strip(request.headers_mut());
+        request.extensions_mut().clear();
+        request.extensions_mut().insert(caller);
+        let router = self.shared.control.clone();
+        let Ok(response) = router.oneshot(request.map(axum::body::Body::new)).await;
+        Ok(Answered::Own(response.map(Body::Control)))
+    }
+
+    /// For load balancers, which know no token: whether to send users here.
+    fn probe(&self, method: &Method) -> Response<Body> {
+        let serving = self.shared.state.phases.current() < Phase::NotReady;
+        let text = if serving { "ok" } else { "shutting down" };
+        let body = if method == Method::HEAD { None } else { Some(Bytes::from_static(text.as_bytes())) };
+        let mut response = Response::new(Body::Own(body));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if !serving {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        response
+    }
+}
+
+enum Answered {
+    Proxied(Forwarded),
+    Own(Response<Body>),
+}
+
+/// A fresh id. The random bits come from the thread's own generator: an id must be unique, not secret.
+fn request_id() -> HeaderValue {
+    let mut bytes: [u8; 16] = rand::random();
+    if let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes {
+        *version = (*version & 0x0f) | 0x40;
+        *variant = (*variant & 0x3f) | 0x80;
+    }
+    let id = moorline_model::RequestId::from_bytes(bytes).to_string();
+    HeaderValue::from_maybe_shared(Bytes::from(id)).unwrap_or(HeaderValue::from_static("unknown"))
+}

@@ -1,0 +1,73 @@
+//! A connection that was switched to SPDY or WebSocket: bytes both ways until both sides have finished.
+//!
+//! Made by `forward`, spawned by `serve`. The bytes are passed as they are. The end of one direction is passed on as
+//! such while the other goes on; anything worse than an end drops both sides, which resets the stream on the one and
+//! cuts the connection on the other.
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use moorline_process::Phases;
+
+use super::{
+    account::{Account, End},
+    pool::Lease,
+};
+
+/// Bytes copied at once, in each direction.
+const BUFFER: usize = 64 * 1024;
+
+/// Both sides of a connection that is being switched.
+pub(super) struct Switch {
+    user: OnUpgrade,
+    agent: OnUpgrade,
+    held: Option<(Lease, Account)>,
+}
+
+impl Switch {
+    pub(super) fn new(user: OnUpgrade, agent: OnUpgrade) -> Self {
+        Self { user, agent, held: None }
+    }
+
+    /// Keeps what must last as long as the connection.
+    pub(super) fn keep(&mut self, lease: Lease, account: Account) {
+        self.held = Some((lease, account));
+    }
+
+    /// Passes bytes until the end, or until the process ends.
+    pub(super) async fn run(self, phases: Phases) {
+        let Self { user, agent, held } = self;
+        let ended = tokio::select! {
+            ended = splice(user, agent) => Some(ended),
+            () = phases.cancelled() => None,
+        };
+        let Some((_lease, mut account)) = held else { return };
+        match ended {
+            Some(Ok(sent)) => {
+                account.sent(usize::try_from(sent).unwrap_or(usize::MAX));
+                account.ends(End::Complete);
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%error, "an upgraded connection was cut");
+                account.ends(End::Lost);
+            }
+            None => account.ends(End::Lost),
+        }
+    }
+}
+
+async fn splice(user: OnUpgrade, agent: OnUpgrade) -> Result<u64, SpliceError> {
+    let (user, agent) = tokio::try_join!(user, agent).map_err(SpliceError::Switch)?;
+    let (mut user, mut agent) = (TokioIo::new(user), TokioIo::new(agent));
+    let (_received, sent) = tokio::io::copy_bidirectional_with_sizes(&mut user, &mut agent, BUFFER, BUFFER)
+        .await
+        .map_err(SpliceError::Io)?;
+    Ok(sent)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum SpliceError {
+    #[error("the connection was not switched: {0}")]
+    Switch(hyper::Error),
+    #[error("{0}")]
+    Io(std::io::Error),
+}
