@@ -13,7 +13,7 @@ use crate::{Attributes, AuthorizerUnavailable, acting::MAX_PARTS};
 pub enum Denied {
     /// No rule allows it.
     #[error("{0}")]
-    Forbidden(Forbidden),
+    Forbidden(Box<Forbidden>),
     /// More groups and extra values to impersonate than are checked.
     #[error("cannot impersonate more than {MAX_PARTS} groups and extra values")]
     TooManyParts,
@@ -56,7 +56,7 @@ impl Denied {
     }
 
     pub(crate) fn forbidden(who: &Identity, what: &Attributes<'_>) -> Self {
-        Self::Forbidden(Forbidden {
+        Self::Forbidden(Box::new(Forbidden {
             user: who.user().to_owned(),
             verb: what.verb.to_owned(),
             api_group: what.api_group.to_owned(),
@@ -64,7 +64,7 @@ impl Denied {
             subresource: what.subresource.map(str::to_owned),
             namespace: what.namespace.map(str::to_owned),
             name: what.name.map(str::to_owned),
-        })
+        }))
     }
 }
 

@@ -15,7 +15,7 @@ mod tokens;
 
 pub use attributes::{Action, Attributes};
 pub use authorizer::{Authorizer, AuthorizerUnavailable, Decision};
-pub use denied::Denied;
+pub use denied::{Denied, Forbidden};
 pub use permit::{Grant, Permit, administer, reach};
 pub use policy::Policy;
 pub use problems::{Problem, Problems};

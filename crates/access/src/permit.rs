@@ -7,17 +7,20 @@ use crate::{Action, Attributes, Authorizer, Decision, Denied, acting};
 /// Proof that somebody may send one request to one cluster. Only [`reach`] makes one.
 ///
 /// It cannot be made up, copied or kept for later requests:
-/// ```compile_fail
-/// fn forge(identity: moorline_model::Identity, cluster: moorline_model::ClusterName) -> moorline_access::Permit {
-///     moorline_access::Permit { authenticated: identity.clone(), identity, cluster, rule: String::new() }
+/// ```compile_fail,E0451
+/// fn forge(grant: moorline_access::Grant, cluster: moorline_model::ClusterName) -> moorline_access::Permit {
+///     moorline_access::Permit { grant, cluster }
 /// }
 /// ```
-/// ```compile_fail
-/// fn copy(permit: &moorline_access::Permit) -> moorline_access::Permit {
-///     permit.clone()
+/// ```compile_fail,E0277
+/// fn copy(permit: &moorline_access::Permit) -> impl Sized + use<> {
+///     fn cloned<T: Clone>(value: &T) -> T {
+///         value.clone()
+///     }
+///     cloned(permit)
 /// }
 /// ```
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// fn conjure() -> moorline_access::Permit {
 ///     Default::default()
 /// }
@@ -62,9 +65,12 @@ impl Permit {
 }
 
 /// Proof that somebody may manage clusters in one way. Only [`administer`] makes one.
-/// ```compile_fail
-/// fn copy(grant: &moorline_access::Grant) -> moorline_access::Grant {
-///     grant.clone()
+/// ```compile_fail,E0277
+/// fn copy(grant: &moorline_access::Grant) -> impl Sized + use<> {
+///     fn cloned<T: Clone>(value: &T) -> T {
+///         value.clone()
+///     }
+///     cloned(grant)
 /// }
 /// ```
 #[derive(Debug)]

@@ -42,22 +42,16 @@ impl StaticTokens {
         let mut found = Found::default();
         let mut entries = Vec::new();
         let mut lines: HashMap<[u8; 32], u64> = HashMap::new();
-        let mut reader = ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .comment(Some(b'#'))
-            .trim(Trim::All)
-            .from_reader(csv.as_bytes());
-        for record in reader.records() {
-            let record = match record {
-                Ok(record) => record,
-                Err(error) => {
-                    let line = error.position().map_or(0, csv::Position::line);
-                    found.add(format!("line {line}"), "cannot be read", "write it as token,user,uid,\"group1,group2\"");
-                    continue;
-                }
+        // Line by line, so that a quote left open spoils its own line and not the rest of the file.
+        for (line, text) in (1_u64..).zip(csv.lines()) {
+            let text = text.trim();
+            if text.is_empty() || text.starts_with('#') {
+                continue;
+            }
+            let Some(record) = record(text) else {
+                found.add(format!("line {line}"), "an open quote", "write it as token,user,uid,\"group1,group2\"");
+                continue;
             };
-            let line = record.position().map_or(0, csv::Position::line);
             let Some(entry) = entry(&record, line, &mut found) else { continue };
             if let Some(first) = lines.insert(entry.digest, line) {
                 found.add(
@@ -110,6 +104,19 @@ impl fmt::Debug for StaticTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StaticTokens").field("len", &self.entries.len()).finish_non_exhaustive()
     }
+}
+
+/// The fields of one line; none where a quote is left open.
+fn record(line: &str) -> Option<StringRecord> {
+    if !line.matches('"').count().is_multiple_of(2) {
+        return None;
+    }
+    let mut reader = ReaderBuilder::new()
+        .has_headers(false)
+        .trim(Trim::All)
+        .buffer_capacity(line.len())
+        .from_reader(line.as_bytes());
+    reader.records().next()?.ok()
 }
 
 fn entry(record: &StringRecord, line: u64, found: &mut Found) -> Option<Entry> {
