@@ -1,0 +1,241 @@
+//! The command line as it is typed. What it means is worked out in `connection` and in the commands.
+
+mod examples;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use moorline_process::logs;
+
+use crate::printer::Format;
+
+/// Everything that can be typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "moorline",
+    version,
+    about = "Tie many Kubernetes clusters to one, and reach each with plain kubectl as yourself",
+    after_help = examples::MAIN,
+    propagate_version = true,
+    disable_help_subcommand = false
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a server, an agent and a demo cluster on this machine, ready for kubectl
+    #[command(after_help = examples::QUICKSTART)]
+    Quickstart(QuickstartArgs),
+    /// Run the tunnel server, as the program moorline-server does
+    #[command(after_help = examples::SERVER)]
+    Server(Box<ServerArgs>),
+    /// Run the agent of a managed cluster, as the program moorline-agent does
+    #[command(after_help = examples::AGENT)]
+    Agent(Box<AgentArgs>),
+    /// Add, list, show and delete managed clusters
+    #[command(subcommand, visible_alias = "clusters", after_help = examples::CLUSTER)]
+    Cluster(ClusterCommand),
+    /// Write a context with which plain kubectl reaches a managed cluster
+    #[command(after_help = examples::KUBECONFIG)]
+    Kubeconfig(KubeconfigArgs),
+    /// Show which clusters are connected
+    #[command(after_help = examples::STATUS)]
+    Status(StatusArgs),
+    /// Print the completion script of a shell
+    #[command(after_help = examples::COMPLETION)]
+    Completion {
+        /// The shell that shall complete.
+        shell: Shell,
+    },
+    /// Print the version of this program, and of the gateway where one is named
+    #[command(after_help = examples::VERSION)]
+    Version(VersionArgs),
+}
+
+/// Run a server, an agent and a demo cluster on this machine.
+#[derive(Debug, Args)]
+pub(crate) struct QuickstartArgs {
+    /// Where certificates, tokens and the cluster store live, so that the next start finds the same cluster
+    /// [default: $XDG_STATE_HOME/moorline/quickstart or ~/.local/state/moorline/quickstart]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// The kubeconfig to write the context to; an existing file keeps everything else that is in it
+    /// [default: DIR/kubeconfig]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write_kubeconfig: Option<PathBuf>,
+    /// Tie the real cluster of this kubeconfig instead of the embedded demo API
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context of --kubeconfig to use instead of its current one
+    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
+    pub(crate) context: Option<String>,
+    /// The name that the managed cluster gets
+    #[arg(long, value_name = "NAME", default_value = "demo")]
+    pub(crate) name: String,
+    /// Where users connect [default: 127.0.0.1:9443, or a free port when that is taken]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) gateway_listen: Option<String>,
+    /// Where agents connect [default: 127.0.0.1:9449, or a free port when that is taken]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) tunnel_listen: Option<String>,
+    /// Where the server's probes and metrics are [default: 127.0.0.1:9091, or a free port when that is taken]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin_listen: Option<String>,
+    /// What server and agent log to standard error: a level, or directives such as info,moorline_agent=debug
+    #[arg(long, value_name = "FILTER", env = "MOORLINE_LOG", default_value = "error")]
+    pub(crate) log: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    #[command(flatten)]
+    pub(crate) config: moorline_server::RawConfig,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    #[command(flatten)]
+    pub(crate) config: moorline_agent::RawConfig,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// What goes to standard error, and how it looks.
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// Shape of log lines: text or json
+    #[arg(long, value_name = "FORMAT", env = "MOORLINE_LOG_FORMAT", default_value = "text")]
+    pub(crate) log_format: logs::Format,
+    /// What is logged: a level, or directives such as info,moorline_agent=debug
+    #[arg(long, value_name = "FILTER", env = "MOORLINE_LOG", default_value = logs::DEFAULT_FILTER)]
+    pub(crate) log: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Register a managed cluster; its key is made now, handed out once and not kept
+    #[command(after_help = examples::CLUSTER_ADD)]
+    Add(ClusterAddArgs),
+    /// List managed clusters
+    #[command(visible_alias = "ls", after_help = examples::CLUSTER_LIST)]
+    List(ClusterListArgs),
+    /// Show one managed cluster
+    #[command(after_help = examples::CLUSTER_GET)]
+    Get(ClusterGetArgs),
+    /// Delete managed clusters; their sessions are cut and their certificates refused at once
+    #[command(visible_alias = "rm", after_help = examples::CLUSTER_DELETE)]
+    Delete(ClusterDeleteArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterAddArgs {
+    /// The name of the cluster: lower-case letters, digits and -, at most 63
+    pub(crate) name: String,
+    /// A label of the cluster; may be given several times
+    #[arg(long = "label", short = 'l', value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<String>,
+    /// Write the agent's files into this directory (0700, files 0600) instead of printing a Secret
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output_dir: Option<PathBuf>,
+    /// The namespace of the printed Secret
+    #[arg(long, short = 'n', value_name = "NAME", default_value = "moorline", conflicts_with = "output_dir")]
+    pub(crate) namespace: String,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterListArgs {
+    /// How to print the result
+    #[arg(long, short, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterGetArgs {
+    /// The name of the cluster
+    pub(crate) name: String,
+    /// How to print the result
+    #[arg(long, short, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterDeleteArgs {
+    /// The names of the clusters
+    #[arg(required = true)]
+    pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+/// Write a context with which plain kubectl reaches a managed cluster.
+#[derive(Debug, Args)]
+pub(crate) struct KubeconfigArgs {
+    /// The name of the managed cluster; the context is called moorline-NAME
+    pub(crate) name: String,
+    /// The file to add the context to [default: the first of $KUBECONFIG, else ~/.kube/config]
+    #[arg(long, value_name = "FILE", conflicts_with = "stdout")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Print a kubeconfig with this one context, and touch no file
+    #[arg(long)]
+    pub(crate) stdout: bool,
+    /// Make it the current context of the file
+    #[arg(long, conflicts_with = "stdout")]
+    pub(crate) set_current: bool,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// How to print the result
+    #[arg(long, short, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VersionArgs {
+    /// Only this program's version; ask no gateway
+    #[arg(long)]
+    pub(crate) client: bool,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+/// How to reach the gateway and as whom. What is not given comes from the state directory.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct ConnectArgs {
+    /// The gateway, https://HOST:PORT
+    #[arg(long, value_name = "URL", env = "MOORLINE_SERVER")]
+    pub(crate) server: Option<String>,
+    /// PEM file with the authorities that may have signed the gateway's certificate
+    #[arg(long, value_name = "FILE", env = "MOORLINE_CERTIFICATE_AUTHORITY")]
+    pub(crate) certificate_authority: Option<PathBuf>,
+    /// File with your token; a token may also be in the environment variable MOORLINE_TOKEN
+    #[arg(long, value_name = "FILE", env = "MOORLINE_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// PEM file with your certificate, instead of a token
+    #[arg(long, value_name = "FILE", requires = "client_key", conflicts_with = "token_file")]
+    pub(crate) client_certificate: Option<PathBuf>,
+    /// PEM file with the key of --client-certificate
+    #[arg(long, value_name = "FILE", requires = "client_certificate")]
+    pub(crate) client_key: Option<PathBuf>,
+    /// State directory of a gateway on this machine, from which to take what is not given
+    /// [default: that of quickstart]
+    #[arg(long, value_name = "DIR", env = "MOORLINE_STATE_DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+}

@@ -1,0 +1,80 @@
+//! The examples below each command's help.
+
+pub(super) const MAIN: &str = "\
+Examples:
+  moorline quickstart                     a gateway, an agent and a demo cluster on this machine
+  moorline cluster add west               register a cluster, get what its agent needs
+  moorline kubeconfig west                then: kubectl --context moorline-west get pods
+  moorline status                         who is connected
+
+Exit codes: 0 done, 1 it went wrong on the way, 2 the input cannot be right.";
+
+pub(super) const QUICKSTART: &str = "\
+Examples:
+  moorline quickstart
+  moorline quickstart --state-dir ./moorline --write-kubeconfig ./kubeconfig
+  moorline quickstart --kubeconfig ~/.kube/config --context kind-west --name west
+
+Everything listens on loopback only. Ctrl-C stops it; the next start finds the same cluster and certificates.";
+
+pub(super) const SERVER: &str = "\
+Examples:
+  moorline server --state-dir /var/lib/moorline --public-tunnel-address hub.example.com:9449
+  moorline cluster list --state-dir /var/lib/moorline";
+
+pub(super) const AGENT: &str = "\
+Examples:
+  moorline agent --management-cluster-addr hub.example.com:9449
+  moorline agent --management-cluster-addr hub.example.com --cert-dir ./west --kubeconfig ~/.kube/config --context west";
+
+pub(super) const CLUSTER: &str = "\
+Examples:
+  moorline cluster add west --label region=eu
+  moorline cluster list -o wide
+  moorline cluster get west -o yaml
+  moorline cluster delete west";
+
+pub(super) const CLUSTER_ADD: &str = "\
+Examples:
+  moorline cluster add west | kubectl --context west apply -f -
+  moorline cluster add west --output-dir ./west
+  moorline-agent --cert-dir ./west --management-cluster-addr \"$(cat ./west/management-cluster-addr)\"";
+
+pub(super) const CLUSTER_LIST: &str = "\
+Examples:
+  moorline cluster list
+  moorline cluster list -o name
+  moorline cluster list -o json | jq -r '.items[].metadata.name'";
+
+pub(super) const CLUSTER_GET: &str = "\
+Examples:
+  moorline cluster get west
+  moorline cluster get west -o yaml";
+
+pub(super) const CLUSTER_DELETE: &str = "\
+Examples:
+  moorline cluster delete west
+  moorline cluster delete west east";
+
+pub(super) const KUBECONFIG: &str = "\
+Examples:
+  moorline kubeconfig west
+  moorline kubeconfig west --set-current --kubeconfig ./kubeconfig
+  moorline kubeconfig west --stdout > west.yaml";
+
+pub(super) const STATUS: &str = "\
+Examples:
+  moorline status
+  moorline status -o wide
+  moorline status --server https://gateway.example:9443 --certificate-authority ca.crt --token-file token";
+
+pub(super) const COMPLETION: &str = "\
+Examples:
+  source <(moorline completion bash)
+  moorline completion zsh > \"${fpath[1]}/_moorline\"
+  moorline completion fish > ~/.config/fish/completions/moorline.fish";
+
+pub(super) const VERSION: &str = "\
+Examples:
+  moorline version
+  moorline version --client";

@@ -1,0 +1,31 @@
+//! The commands, one file each. Each takes what was typed and a printer, and ends in a result or a [`Failure`].
+
+mod cluster;
+mod completion;
+mod enrolment;
+mod kubeconfig;
+mod programs;
+mod quickstart;
+mod status;
+mod version;
+mod view;
+
+use crate::{
+    args::{Cli, Command},
+    failure::Failure,
+    printer::Printer,
+};
+
+/// Runs what was typed.
+pub(crate) async fn run(cli: Cli, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    match cli.command {
+        Command::Cluster(command) => cluster::run(command, printer).await,
+        Command::Kubeconfig(args) => kubeconfig::run(&args, printer).await,
+        Command::Status(args) => status::run(&args, printer).await,
+        Command::Completion { shell } => completion::run(shell, printer),
+        Command::Version(args) => version::run(&args, printer).await,
+        Command::Quickstart(args) => quickstart::run(&args, printer).await,
+        Command::Server(args) => programs::server(*args).await,
+        Command::Agent(args) => programs::agent(*args).await,
+    }
+}

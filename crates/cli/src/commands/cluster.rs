@@ -1,0 +1,127 @@
+//! `moorline cluster`: the clusters a gateway knows, over its management API.
+
+use std::collections::BTreeMap;
+
+use moorline_model::{ClusterName, check_labels};
+use serde_json::{Value, json};
+
+use super::{enrolment, view};
+use crate::{
+    args::{ClusterAddArgs, ClusterCommand, ClusterDeleteArgs, ClusterGetArgs, ClusterListArgs},
+    client::Client,
+    connection::Connection,
+    failure::Failure,
+    printer::{Format, Printer},
+};
+
+/// The clusters in the management API.
+pub(super) const CLUSTERS: &str = "/v1/clusters";
+
+pub(super) async fn run(command: ClusterCommand, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    match command {
+        ClusterCommand::Add(args) => add(&args, printer).await,
+        ClusterCommand::List(args) => show_list(&args, printer).await,
+        ClusterCommand::Get(args) => get(&args, printer).await,
+        ClusterCommand::Delete(args) => delete(&args, printer).await,
+    }
+}
+
+/// All clusters, as a `ManagedClusterList`.
+pub(super) async fn list(client: &Client) -> Result<Value, Failure> {
+    Ok(client.get(CLUSTERS).await?)
+}
+
+/// The path of a cluster in the management API.
+pub(super) fn path_of(name: &ClusterName) -> String {
+    format!("{CLUSTERS}/{name}")
+}
+
+pub(super) fn parse_name(name: &str) -> Result<ClusterName, Failure> {
+    name.parse().map_err(|error| Failure::bad_input([format!("NAME: {name:?}: {error}")]))
+}
+
+async fn add(args: &ClusterAddArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    let (plan, connection) = Failure::together(Plan::resolve(args), Connection::resolve(&args.connect))?;
+    let client = Client::new(connection)?;
+    // The key is handed out once: what can go wrong with writing it must go wrong before it is made.
+    let target = match &args.output_dir {
+        Some(dir) => enrolment::Target::directory(dir)?,
+        None => enrolment::Target::secret(&args.namespace),
+    };
+    let body = json!({"name": plan.name, "labels": plan.labels});
+    let created: Value = client.post(CLUSTERS, &body).await?;
+    printer.note(&format!("managedcluster {:?} created", plan.name.as_str()));
+    target.write(&plan.name, &created["enrolment"], printer)
+}
+
+struct Plan {
+    name: ClusterName,
+    labels: BTreeMap<String, String>,
+}
+
+impl Plan {
+    fn resolve(args: &ClusterAddArgs) -> Result<Self, Failure> {
+        let mut problems = Vec::new();
+        let name = args.name.parse::<ClusterName>();
+        let name = name.map_err(|error| problems.push(format!("NAME: {:?}: {error}", args.name))).ok();
+        let mut labels = BTreeMap::new();
+        for label in &args.labels {
+            match label.split_once('=') {
+                Some((key, value)) => drop(labels.insert(key.to_owned(), value.to_owned())),
+                None => problems.push(format!("--label: {label:?} is not KEY=VALUE")),
+            }
+        }
+        if let Err(error) = check_labels(&labels) {
+            problems.push(format!("--label: {error}"));
+        }
+        match name {
+            Some(name) if problems.is_empty() => Ok(Self { name, labels }),
+            _wrong => Err(Failure::bad_input(problems)),
+        }
+    }
+}
+
+async fn show_list(args: &ClusterListArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    let client = Client::new(Connection::resolve(&args.connect)?)?;
+    let list = list(&client).await?;
+    let none = list["items"].as_array().is_some_and(Vec::is_empty);
+    if none && matches!(args.output, None | Some(Format::Wide)) {
+        printer.note("No resources found");
+        return Ok(());
+    }
+    show(&list, args.output, printer)
+}
+
+async fn get(args: &ClusterGetArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    let (name, connection) = Failure::together(parse_name(&args.name), Connection::resolve(&args.connect))?;
+    let client = Client::new(connection)?;
+    let cluster: Value = client.get(&path_of(&name)).await?;
+    show(&cluster, args.output, printer)
+}
+
+fn show(object: &Value, format: Option<Format>, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    match format {
+        Some(Format::Json) => printer.json(object),
+        Some(Format::Yaml) => printer.yaml(object),
+        Some(Format::Name) => view::names(object, printer),
+        Some(Format::Wide) => printer.table(&view::clusters(object, view::now(), true)),
+        None => printer.table(&view::clusters(object, view::now(), false)),
+    }
+}
+
+async fn delete(args: &ClusterDeleteArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    let names = args.names.iter().map(|name| parse_name(name)).collect::<Result<Vec<_>, _>>()?;
+    let client = Client::new(Connection::resolve(&args.connect)?)?;
+    // As kubectl does: go on with the others, and fail at the end.
+    let mut failed: Option<Failure> = None;
+    for name in &names {
+        match client.delete::<Value>(&path_of(name)).await {
+            Ok(_status) => printer.line(&format!("managedcluster {:?} deleted", name.as_str()))?,
+            Err(error) => match &mut failed {
+                Some(failed) => failed.what.extend(Failure::from(error).what),
+                None => failed = Some(error.into()),
+            },
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}

@@ -1,0 +1,48 @@
+//! `moorline kubeconfig NAME`: a context with which plain kubectl reaches the cluster through the gateway.
+
+use moorline_model::ClusterName;
+use serde_json::Value;
+
+use super::cluster::{parse_name, path_of};
+use crate::{
+    args::KubeconfigArgs,
+    client::Client,
+    connection::Connection,
+    failure::Failure,
+    kubeconfig::{self, Entry, Kept, context_name},
+    printer::Printer,
+};
+
+pub(super) async fn run(args: &KubeconfigArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    let (name, connection) = Failure::together(parse_name(&args.name), Connection::resolve(&args.connect))?;
+    // A context for a cluster that does not exist would fail later, and less clearly.
+    let _cluster: Value = Client::new(connection.clone())?.get(&path_of(&name)).await?;
+    let entry = entry(&name, connection);
+    if args.stdout {
+        let yaml = kubeconfig::render(&entry).map_err(|error| Failure::because("cannot write the context", &error))?;
+        return printer.text(&yaml);
+    }
+    let path = args.kubeconfig.clone().or_else(kubeconfig::default_path).ok_or_else(|| {
+        Failure::bad_input(["--kubeconfig: no file is named, and there is no home directory".to_owned()])
+    })?;
+    let kept = kubeconfig::update(&path, &entry, args.set_current)?;
+    printer.line(&format!("context {:?} written to {}", entry.name, path.display()))?;
+    if let Kept::CommentsIn(backup) = kept {
+        printer.note(&format!(
+            "comments do not survive in YAML that is written anew: the old file is {}",
+            backup.display()
+        ));
+    }
+    printer.note(&format!("try: kubectl --context {} get pods", entry.name));
+    Ok(())
+}
+
+/// The context of a cluster, for whoever the connection is.
+pub(super) fn entry(name: &ClusterName, connection: Connection) -> Entry {
+    Entry {
+        name: context_name(name.as_str()),
+        server: connection.cluster_url(name.as_str()),
+        authorities: connection.authorities,
+        credential: connection.credential,
+    }
+}

@@ -1,0 +1,144 @@
+//! The program as it is typed: help, faults in flags and what they name, exit codes. No gateway is needed for these.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use moorline_model::Timestamp;
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+/// Runs the program with an empty environment and `home` as home directory.
+fn moorline(home: &Path, args: &[&str]) -> Ran {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_moorline")).args(args).env_clear().env("HOME", home).output().unwrap();
+    Ran {
+        code: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[test]
+fn every_command_has_help_with_examples() {
+    let home = tempfile::tempdir().unwrap();
+    for command in [
+        "",
+        "quickstart",
+        "server",
+        "agent",
+        "cluster",
+        "cluster add",
+        "cluster list",
+        "cluster get",
+        "cluster delete",
+        "kubeconfig",
+        "status",
+        "completion",
+        "version",
+    ] {
+        let args: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
+        let ran = moorline(home.path(), &args);
+        assert_eq!(ran.code, 0, "{command}: {}", ran.err);
+        assert!(ran.out.contains("Examples:\n  ") && ran.out.contains("Usage: moorline"), "{command}: {}", ran.out);
+    }
+}
+
+#[test]
+fn faults_in_flags_end_with_two_and_say_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    for (args, told) in [
+        (vec![], "Usage: moorline"),
+        (vec!["cluster"], "Usage: moorline cluster"),
+        (vec!["frobnicate"], "unrecognized subcommand"),
+        (vec!["status", "-o", "xml"], "possible values: json, yaml, wide, name"),
+        (vec!["kubeconfig", "x", "--stdout", "--set-current"], "cannot be used with"),
+        (vec!["quickstart", "--context", "x"], "--kubeconfig"),
+        (vec!["quickstart", "--gateway-listen", "nonsense", "--tunnel-listen", ":0"], "--tunnel-listen"),
+        (vec!["status"], "--state-dir"),
+        (vec!["status", "--state-dir", "/nowhere"], "not the state directory of a gateway"),
+    ] {
+        let ran = moorline(home.path(), &args);
+        assert_eq!(ran.code, 2, "{args:?}: {}", ran.err);
+        assert!(ran.err.contains(told), "{args:?}: {}", ran.err);
+        assert_eq!(ran.out, "", "{args:?}");
+    }
+}
+
+#[test]
+fn all_problems_are_told_together_and_no_secret_is() {
+    let home = tempfile::tempdir().unwrap();
+    let token = home.path().join("token");
+    fs::write(&token, "hunter2 hunter3").unwrap();
+    let ran = moorline(
+        home.path(),
+        &[
+            "cluster",
+            "add",
+            "Bad_Name",
+            "--label",
+            "nothing",
+            "--server",
+            "http://gw",
+            "--certificate-authority",
+            "/nowhere/ca.crt",
+            "--token-file",
+            token.to_str().unwrap(),
+        ],
+    );
+    assert_eq!(ran.code, 2);
+    for told in ["Bad_Name", "--label: \"nothing\"", "--server: \"http://gw\"", "/nowhere/ca.crt", "--token-file: "] {
+        assert!(ran.err.contains(told), "{told}: {}", ran.err);
+    }
+    assert!(!ran.err.contains("hunter"), "{}", ran.err);
+}
+
+#[test]
+fn a_gateway_that_is_not_there_ends_with_one() {
+    let home = tempfile::tempdir().unwrap();
+    let ca = authority(home.path());
+    let closed = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    let token = home.path().join("token");
+    fs::write(&token, "secret").unwrap();
+    let server = format!("https://{closed}");
+    let ran = moorline(
+        home.path(),
+        &["status", "--server", &server, "--certificate-authority", &ca, "--token-file", token.to_str().unwrap()],
+    );
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert!(ran.err.starts_with("error: unable to connect to the gateway at https://127.0.0.1:"), "{}", ran.err);
+    assert!(ran.err.contains("hint: "), "{}", ran.err);
+}
+
+#[test]
+fn completion_and_version_need_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let ran = moorline(home.path(), &["completion", shell]);
+        assert_eq!(ran.code, 0);
+        assert!(ran.out.contains("moorline") && ran.out.contains("quickstart"), "{shell}");
+    }
+    let ran = moorline(home.path(), &["version", "--client"]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, concat!("Client Version: v", env!("CARGO_PKG_VERSION"), "\n")));
+}
+
+/// The path of an authority's certificate.
+fn authority(home: &Path) -> String {
+    let day = Duration::from_secs(24 * 60 * 60);
+    let authority = moorline_ca::Authority::generate("test", Timestamp::from(SystemTime::now()), day).unwrap();
+    let path = home.join("ca.crt");
+    fs::write(&path, authority.certificate_pem()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
