@@ -1,0 +1,22 @@
+//! The management API contract: paths, types and error bodies.
+//!
+//! The server answers with these types, and whoever is not a `curl` asks with them. Objects have Kubernetes' shape, so
+//! that `kubectl`'s habits and tools apply. Every error is a Kubernetes `Status` ([`moorline_model::Status`]).
+
+mod cluster;
+mod enrolment;
+pub mod paths;
+mod server;
+
+pub use cluster::{
+    Condition, ConditionStatus, ListMeta, ManagedCluster, ManagedClusterList, ManagedClusterSpec, ManagedClusterStatus,
+    ObjectMeta, Session, condition,
+};
+pub use enrolment::{CreateCluster, CreatedCluster, Enrolment, PrivateKeyPem};
+pub use server::{ServerStatus, Version};
+
+/// The API group of our objects, unless the server is configured with another.
+pub const API_GROUP: &str = "moorline.io";
+
+/// The `apiVersion` of our objects.
+pub const API_VERSION: &str = "moorline.io/v1alpha1";

@@ -1,0 +1,43 @@
+//! Where things are on the gateway.
+
+use moorline_model::ClusterName;
+
+/// What all paths of the management API begin with.
+pub const PREFIX: &str = "/v1";
+
+/// `GET` answers with a [`crate::ManagedClusterList`]; `POST` takes a [`crate::CreateCluster`] and answers with 201 and
+/// a [`crate::CreatedCluster`].
+pub const CLUSTERS: &str = "/v1/clusters";
+
+/// `GET` answers with a [`crate::ServerStatus`].
+pub const STATUS: &str = "/v1/status";
+
+/// `GET` answers with a [`crate::Version`].
+pub const VERSION: &str = "/v1/version";
+
+/// One cluster. `GET` answers with a [`crate::ManagedCluster`], `DELETE` with a `Status`.
+#[must_use]
+pub fn cluster(name: &ClusterName) -> String {
+    format!("{CLUSTERS}/{name}")
+}
+
+/// What a kubeconfig points at: the cluster's own API is below.
+#[must_use]
+pub fn kubernetes(name: &ClusterName) -> String {
+    format!("/clusters/{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_below_the_prefix() {
+        let east = "east".parse().unwrap();
+        for path in [CLUSTERS, STATUS, VERSION, &cluster(&east)] {
+            assert!(path.starts_with(PREFIX), "{path}");
+        }
+        assert_eq!(cluster(&east), "/v1/clusters/east");
+        assert_eq!(kubernetes(&east), "/clusters/east");
+    }
+}
