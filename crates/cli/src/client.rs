@@ -1,6 +1,6 @@
 //! The HTTPS client for the gateway: one connection for each request, verified against the named authorities only.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
@@ -9,7 +9,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use moorline_model::Status;
 use moorline_pki::{certificates_from_pem, private_key_from_pem};
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName};
+use rustls::{CertificateError, ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -116,7 +116,7 @@ impl Client {
         let address = (self.connection.host.as_str(), self.connection.port);
         let stream = TcpStream::connect(address).await.map_err(|error| self.unreachable(&error.to_string()))?;
         let secured = self.tls.connect(self.server_name.clone(), stream).await;
-        secured.map_err(|error| self.unreachable(&format!("TLS: {error}")))
+        secured.map_err(|error| CallError::Unreachable(self.untrusted(&error)))
     }
 
     async fn exchange(
@@ -155,6 +155,24 @@ impl Client {
             Failure::failed(format!("unable to connect to the gateway at https://{gateway}: {why}"))
                 .hint("is it running? `moorline quickstart` starts one; --server and --state-dir name another"),
         )
+    }
+}
+
+impl Client {
+    /// A handshake that failed, with what to do about the reasons that users meet.
+    fn untrusted(&self, error: &io::Error) -> Failure {
+        let gateway = self.connection.authority();
+        let failure = Failure::failed(format!("no TLS with the gateway at https://{gateway}: {error}"));
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        match cause {
+            Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+                failure.hint("its certificate is not signed by what --certificate-authority names: is it that gateway?")
+            }
+            Some(rustls::Error::InvalidMessage(_)) => {
+                failure.hint("what listens there does not speak TLS: is it that port?")
+            }
+            _other => failure,
+        }
     }
 }
 

@@ -1,0 +1,221 @@
+//! The management commands against a scripted gateway over real TLS: what they ask, what they print, how they end.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    convert::Infallible,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::{Arc, Mutex, mpsc},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use moorline_ca::{Authority, SubjectName};
+use moorline_model::{Reason, Status, Timestamp};
+use rustls::{ServerConfig, crypto::aws_lc_rs};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+/// A gateway that answers by script, and remembers what it was asked.
+struct Gateway {
+    addr: SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
+    dir: tempfile::TempDir,
+}
+
+const TOKEN: &str = "t0ken";
+
+impl Gateway {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Timestamp::from(SystemTime::now());
+        let day = Duration::from_secs(24 * 60 * 60);
+        let authority = Authority::generate("test", now, day).unwrap();
+        fs::write(dir.path().join("ca.crt"), authority.certificate_pem()).unwrap();
+        fs::write(dir.path().join("token"), TOKEN).unwrap();
+        let issued = authority.issue_server(&[SubjectName::from_host("127.0.0.1")], now, day).unwrap();
+        let chain = moorline_pki::certificates_from_pem(issued.certificate_pem.as_bytes()).unwrap();
+        let key = moorline_pki::private_key_from_pem(issued.key_pem.as_bytes()).unwrap();
+        let tls = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (sender, receiver) = mpsc::channel();
+        let log = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(serve(TlsAcceptor::from(Arc::new(tls)), log, sender));
+        });
+        Self { addr: receiver.recv().unwrap(), asked, dir }
+    }
+
+    fn moorline(&self, args: &[&str]) -> Output {
+        let file = |name: &str| self.dir.path().join(name);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_moorline"));
+        command.args(args).env_clear().env("HOME", self.dir.path()).env("MOORLINE_TOKEN_FILE", file("token"));
+        command.env("MOORLINE_SERVER", format!("https://{}", self.addr));
+        command.env("MOORLINE_CERTIFICATE_AUTHORITY", file("ca.crt")).output().unwrap()
+    }
+
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+async fn serve(tls: TlsAcceptor, asked: Arc<Mutex<Vec<String>>>, addr: mpsc::Sender<SocketAddr>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    addr.send(listener.local_addr().unwrap()).unwrap();
+    loop {
+        let (stream, _peer) = listener.accept().await.unwrap();
+        // A client that does not trust us ends the handshake: that is one of the tests.
+        let Ok(stream) = tls.accept(stream).await else { continue };
+        let service = service_fn(|request: Request<Incoming>| {
+            let asked = Arc::clone(&asked);
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect().await.unwrap().to_bytes();
+                asked.lock().unwrap().push(format!("{} {} {}", head.method, head.uri, String::from_utf8_lossy(&body)));
+                let known = head.headers.get("authorization").is_some_and(|value| *value == format!("Bearer {TOKEN}"));
+                let (code, body) = match known {
+                    true => answer(&head.method, head.uri.path()),
+                    false => failure(401, Reason::Unauthorized, "Unauthorized"),
+                };
+                let mut response = Response::new(Full::new(Bytes::from(body)));
+                *response.status_mut() = code.try_into().unwrap();
+                Ok::<_, Infallible>(response)
+            }
+        });
+        drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+    }
+}
+
+fn answer(method: &Method, path: &str) -> (u16, String) {
+    match (method.as_str(), path) {
+        ("GET", "/v1/clusters") => (200, json!({"kind": "ManagedClusterList", "items": [west()]}).to_string()),
+        ("GET", "/v1/clusters/west") => (200, west().to_string()),
+        ("DELETE", "/v1/clusters/west") => (200, String::from_utf8(Status::success().to_json()).unwrap()),
+        ("POST", "/v1/clusters") => {
+            let enrolment = json!({"managementClusterAddr": "gw.example:9449", "management-cluster.crt": "CA\n",
+                                   "managed-cluster.crt": "CERT\n", "managed-cluster.key": "KEY\n"});
+            (201, json!({"cluster": west(), "enrolment": enrolment}).to_string())
+        }
+        ("GET", "/v1/version") => (200, json!({"version": "9.8.7"}).to_string()),
+        _unknown => failure(404, Reason::NotFound, "managedclusters.moorline.io \"x\" not found"),
+    }
+}
+
+fn failure(code: u16, reason: Reason, message: &str) -> (u16, String) {
+    (code, String::from_utf8(Status::failure(code, reason, message).to_json()).unwrap())
+}
+
+fn west() -> Value {
+    json!({
+        "apiVersion": "moorline.io/v1alpha1", "kind": "ManagedCluster",
+        "metadata": {"name": "west", "uid": "u-1"},
+        "spec": {"dialect": "moorline"},
+        "status": {"conditions": [{"type": "ManagedClusterConnected", "status": "False", "reason": "NoSession"}]},
+        "aFieldOfTomorrow": {"kept": true},
+    })
+}
+
+fn ok(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn clusters_are_shown_in_every_format() {
+    let gateway = Gateway::start();
+    let run = |args: &[&str]| ok(&gateway.moorline(args));
+    let table = "NAME   CONNECTED   SESSIONS   AGE\nwest   False       0          <unknown>\n";
+    assert_eq!(run(&["cluster", "list"]), table);
+    assert_eq!(run(&["cluster", "get", "west"]), table);
+    assert_eq!(run(&["cluster", "list", "-o", "name"]), "managedcluster.moorline.io/west\n");
+    assert_eq!(run(&["status", "-o", "name"]), "managedcluster.moorline.io/west\n");
+    let json: Value = serde_json::from_str(&run(&["cluster", "get", "west", "-o", "json"])).unwrap();
+    assert_eq!(json, west(), "also what this program does not know");
+    let yaml: Value = serde_saphyr::from_str(&run(&["cluster", "get", "west", "-o", "yaml"])).unwrap();
+    assert_eq!(yaml, west());
+    assert!(run(&["status", "-o", "wide"]).contains("NoSession"));
+    assert!(run(&["version"]).ends_with("Server Version: v9.8.7\n"));
+    assert_eq!(gateway.asked().len(), 8);
+}
+
+#[test]
+fn an_added_cluster_comes_as_a_secret_or_as_files() {
+    let gateway = Gateway::start();
+    let added = gateway.moorline(&["cluster", "add", "west", "-l", "region=eu"]);
+    let secret: Value = serde_saphyr::from_str(&ok(&added)).unwrap();
+    assert_eq!((&secret["kind"], &secret["data"]["managed-cluster.key"]), (&json!("Secret"), &json!("S0VZCg==")));
+    assert_eq!(err(&added), "managedcluster \"west\" created\n");
+    assert_eq!(gateway.asked(), ["POST /v1/clusters {\"labels\":{\"region\":\"eu\"},\"name\":\"west\"}"]);
+
+    let dir = gateway.path("west");
+    let to_dir = ["cluster", "add", "west", "--output-dir", dir.to_str().unwrap()];
+    assert!(ok(&gateway.moorline(&to_dir)).contains("written to"));
+    assert_eq!(fs::read_to_string(dir.join("managed-cluster.key")).unwrap(), "KEY\n");
+    gateway.asked();
+    assert_eq!(gateway.moorline(&to_dir).status.code(), Some(2));
+    assert!(gateway.asked().is_empty(), "no key is made that would be lost");
+}
+
+#[test]
+fn deletion_goes_on_past_what_is_not_there() {
+    let gateway = Gateway::start();
+    let deleted = gateway.moorline(&["cluster", "delete", "x", "west"]);
+    assert_eq!(deleted.status.code(), Some(1));
+    assert_eq!(String::from_utf8(deleted.stdout.clone()).unwrap(), "managedcluster \"west\" deleted\n");
+    assert_eq!(err(&deleted), "Error from server (NotFound): managedclusters.moorline.io \"x\" not found\n");
+}
+
+#[test]
+fn a_context_is_written_only_for_a_cluster_that_is_there() {
+    let gateway = Gateway::start();
+    let file = gateway.path("config");
+    let args = |name| ["kubeconfig", name, "--kubeconfig", file.to_str().unwrap()].map(str::to_owned);
+    let run = |name| gateway.moorline(&args(name).each_ref().map(String::as_str));
+    assert_eq!(run("x").status.code(), Some(1));
+    assert!(!Path::new(&file).exists());
+    assert_eq!(ok(&run("west")), format!("context \"moorline-west\" written to {}\n", file.display()));
+    let config: Value = serde_saphyr::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(config["clusters"][0]["cluster"]["server"], format!("https://{}/clusters/west", gateway.addr));
+    assert_eq!(config["users"][0]["user"]["token"], TOKEN);
+    let default = gateway.moorline(&["kubeconfig", "west"]);
+    assert!(ok(&default).contains(&format!("{}", gateway.path(".kube/config").display())));
+}
+
+#[test]
+fn strangers_are_told_what_is_wrong() {
+    let gateway = Gateway::start();
+    fs::write(gateway.path("token"), "wrong").unwrap();
+    let refused = gateway.moorline(&["status"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(err(&refused).starts_with("Error from server (Unauthorized): Unauthorized\nhint: "), "{}", err(&refused));
+
+    let other = Authority::generate("other", Timestamp::from(SystemTime::now()), Duration::from_secs(60)).unwrap();
+    fs::write(gateway.path("ca.crt"), other.certificate_pem()).unwrap();
+    gateway.asked();
+    let refused = gateway.moorline(&["status"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(err(&refused).contains("--certificate-authority"), "{}", err(&refused));
+    assert!(gateway.asked().is_empty(), "no token was shown to a stranger");
+}
