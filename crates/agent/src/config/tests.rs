@@ -24,7 +24,7 @@ impl Bench {
         let authority = Authority::generate("tunnel", now, 10 * DAY).unwrap();
         let uid = ClusterUid::from_bytes([7; 16]);
         let issued = authority.issue_agent(&"prod".parse().unwrap(), &uid, now, 5 * DAY).unwrap();
-        bench.write("management-cluster.crt", &authority.certificate_pem());
+        bench.write("management-cluster.crt", authority.certificate_pem());
         bench.write("managed-cluster.crt", &issued.certificate_pem);
         bench.write("managed-cluster.key", &issued.key_pem);
         bench
@@ -76,8 +76,6 @@ impl Bench {
 
 #[test]
 fn defaults_are_what_the_help_says() {
-    let config = Bench::new().resolve(&Bench::new().raw()).unwrap_err();
-    assert!(config.to_string().contains("--cert-dir"), "another bench's directory is gone");
     let bench = Bench::new();
     let config = bench.resolve(&bench.raw()).unwrap();
     assert_eq!((config.tunnel.dialer.host.as_str(), config.tunnel.dialer.port), ("hub.example.com", 9449));

@@ -171,10 +171,12 @@ impl Control {
         }
     }
 
-    /// Ends the stream in order, after the last message.
-    pub(super) async fn finish(mut self) {
-        // If the link takes nothing there is nobody to be polite to.
-        drop(tokio::time::timeout(WRITE_TIMEOUT, self.stream.shutdown()).await);
+    /// Ends the stream in order, after the last message, and waits for the server to end it too: what the server still
+    /// says is of no use any more. The caller sets the deadline.
+    pub(super) async fn finish(mut self) -> io::Result<()> {
+        self.stream.shutdown().await?;
+        while self.stream.read(&mut self.buffer[..]).await? > 0 {}
+        Ok(())
     }
 
     async fn take_messages(&mut self, liveness: &mut Liveness, around: &Surroundings<'_>) -> Result<(), ControlEnd> {

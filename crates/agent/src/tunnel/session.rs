@@ -199,10 +199,14 @@ async fn conclude(event: Event, handle: &Handle, control: Control, streams: &Str
         Event::Cut => Why { label: "shutdown", text: "the agent shuts down".to_owned() },
     };
     if matches!(event, Event::Drained | Event::Cut) {
-        control.finish().await;
         streams.cut.cancel();
         handle.drain();
-        drop(tokio::time::timeout(GOODBYE, handle.closed()).await);
+        // A server that does not play along is left without a goodbye.
+        let goodbye = async {
+            drop(control.finish().await);
+            handle.closed().await
+        };
+        drop(tokio::time::timeout(GOODBYE, goodbye).await);
     }
     handle.close(moorline_mux::CloseReason::Local(why.label));
     streams.cut.cancel();

@@ -1,0 +1,113 @@
+//! Ways to the server that work, and what is said about those that do not.
+
+use std::{collections::HashMap, time::Duration};
+
+use moorline_ca::Authority;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
+
+use crate::{
+    bench::{Agent, now, spawn, within},
+    hub::{Hub, QUIET, text},
+    upstream::Upstream,
+};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A proxy that tells the heads it gets, and opens the way, or answers as it was told.
+async fn proxy(answer: Option<&'static str>) -> (String, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (tell, told) = mpsc::channel(16);
+    spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let tell = tell.clone();
+            spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(socket.read_u8().await.unwrap());
+                }
+                let head = String::from_utf8(head).unwrap();
+                let target = head.split(' ').nth(1).unwrap().to_owned();
+                drop(tell.try_send(head));
+                if let Some(answer) = answer {
+                    socket.write_all(answer.as_bytes()).await.unwrap();
+                    return;
+                }
+                let mut server = TcpStream::connect(target).await.unwrap();
+                socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                drop(copy_bidirectional(&mut socket, &mut server).await);
+            });
+        }
+    });
+    (address, told)
+}
+
+fn environment(pairs: &[(&'static str, String)]) -> impl Fn(&str) -> Option<String> + use<> {
+    let map: HashMap<_, _> = pairs.iter().cloned().collect();
+    move |name| map.get(name).cloned()
+}
+
+#[tokio::test]
+async fn through_a_proxy_with_a_password() {
+    let (hub, upstream) = (Hub::start().await, Upstream::start().await);
+    let (address, mut told) = proxy(None).await;
+    let variables = environment(&[("https_proxy", format!("http://user:s3cret@{address}"))]);
+    let _agent = Agent::start_with(&hub.raw(&upstream.url()), &variables);
+    let session = hub.session(QUIET).await;
+    assert_eq!(text(session.get("/x").await).await, "fine");
+    let head = within(told.recv()).await.unwrap().unwrap();
+    assert!(head.starts_with(&format!("CONNECT 127.0.0.1:{} HTTP/1.1", hub.port())), "{head}");
+    assert!(head.contains("Basic dXNlcjpzM2NyZXQ="), "{head}");
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_is_named_with_its_status_and_not_its_password() {
+    let (hub, upstream) = (Hub::start().await, Upstream::start().await);
+    let (address, _told) = proxy(Some("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")).await;
+    let variables = environment(&[("HTTPS_PROXY", format!("http://user:s3cret@{address}"))]);
+    let agent = Agent::start_with(&hub.raw(&upstream.url()), &variables);
+    agent.says(&format!("the proxy http://{address} opened no way")).await;
+    let page = agent.page("/readyz?verbose").await;
+    assert!(page.contains("407") && !page.contains("s3cret"), "{page}");
+}
+
+#[tokio::test]
+async fn an_exempt_server_is_dialled_directly() {
+    let (hub, upstream) = (Hub::start().await, Upstream::start().await);
+    let variables =
+        environment(&[("HTTPS_PROXY", "http://127.0.0.1:1".to_owned()), ("no_proxy", "127.0.0.0/8".to_owned())]);
+    let _agent = Agent::start_with(&hub.raw(&upstream.url()), &variables);
+    hub.session(QUIET).await;
+}
+
+#[tokio::test]
+async fn a_server_of_another_authority_is_not_believed() {
+    let (hub, upstream) = (Hub::start().await, Upstream::start().await);
+    hub.install(&Authority::generate("another", now(), DAY).unwrap());
+    let agent = Agent::start(&hub.raw(&upstream.url()));
+    assert!(within(hub.handshake()).await.unwrap().is_err());
+    agent.says("issued by an authority that is not trusted here").await;
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_believe_the_agent_says_so() {
+    let (ours, theirs) = (Authority::generate("a", now(), DAY).unwrap(), Authority::generate("b", now(), DAY).unwrap());
+    let (hub, upstream) = (Hub::trusting(&ours, &theirs).await, Upstream::start().await);
+    let agent = Agent::start(&hub.raw(&upstream.url()));
+    assert!(within(hub.handshake()).await.unwrap().is_err());
+    agent.says("our certificate was issued by an authority that it does not trust").await;
+}
+
+#[tokio::test]
+async fn an_unreachable_server_is_named() {
+    let (hub, upstream) = (Hub::start().await, Upstream::start().await);
+    let mut raw = hub.raw(&upstream.url());
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    raw.management_cluster_addr = Some(free.to_string());
+    let agent = Agent::start(&raw);
+    agent.says(&format!("cannot connect to the server at {free}")).await;
+}
