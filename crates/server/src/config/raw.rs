@@ -1,0 +1,155 @@
+//! The configuration as written: flags, each with its environment variable. Nothing is checked here.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// What the operator wrote. Absent values get their documented defaults when the configuration is resolved.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RawConfig {
+    /// Directory of everything that must last: certificate authorities, clusters, and by default tokens and policy.
+    /// Filled on the first start [default: /var/lib/moorline]
+    #[arg(long, value_name = "DIR", env = "MOORLINE_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Where agents are accepted, as ADDRESS:PORT or :PORT [default: 0.0.0.0:9449]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "MOORLINE_TUNNEL_LISTEN")]
+    pub tunnel_listen: Option<String>,
+
+    /// Where users are accepted [default: 0.0.0.0:9443]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "MOORLINE_GATEWAY_LISTEN")]
+    pub gateway_listen: Option<String>,
+
+    /// Where /livez, /readyz and /metrics are served, over plain HTTP [default: 0.0.0.0:9091]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "MOORLINE_ADMIN_LISTEN")]
+    pub admin_listen: Option<String>,
+
+    /// What agents dial to reach the tunnel; goes into every enrolment. Needed where --tunnel-listen names no single
+    /// address
+    #[arg(long, value_name = "HOST:PORT", env = "MOORLINE_PUBLIC_TUNNEL_ADDRESS")]
+    pub public_tunnel_address: Option<String>,
+
+    /// Certificate chain of the gateway [default: signed by the gateway CA of the state directory]
+    #[arg(long, value_name = "FILE", env = "MOORLINE_TLS_CERT_FILE")]
+    pub tls_cert_file: Option<PathBuf>,
+
+    /// Private key of the gateway's certificate
+    #[arg(long, value_name = "FILE", env = "MOORLINE_TLS_PRIVATE_KEY_FILE")]
+    pub tls_private_key_file: Option<PathBuf>,
+
+    /// Further DNS name or IP address for the gateway certificate that is signed here; may be repeated
+    #[arg(long = "tls-san", value_name = "NAME", env = "MOORLINE_TLS_SANS", value_delimiter = ',')]
+    pub tls_sans: Vec<String>,
+
+    /// Authorities that users' client certificates must chain to [default: user-ca.crt in the state directory]
+    #[arg(long, value_name = "FILE", env = "MOORLINE_CLIENT_CA_FILE")]
+    pub client_ca_file: Option<PathBuf>,
+
+    /// Static tokens, a line each: token,user,uid,"group1,group2". A token may be written as sha256:HEX
+    /// [default: tokens.csv in the state directory]
+    #[arg(long, value_name = "FILE", env = "MOORLINE_TOKEN_AUTH_FILE")]
+    pub token_auth_file: Option<PathBuf>,
+
+    /// ClusterRoles and ClusterRoleBindings that say who may do what [default: policy.yaml in the state directory]
+    #[arg(long, value_name = "FILE", env = "MOORLINE_AUTHORIZATION_POLICY_FILE")]
+    pub authorization_policy_file: Option<PathBuf>,
+
+    /// API group of managedclusters in the policy [default: moorline.io]
+    #[arg(long, value_name = "GROUP", env = "MOORLINE_API_GROUP")]
+    pub api_group: Option<String>,
+
+    /// How long the certificate of an agent lives [default: 365d]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_AGENT_CERTIFICATE_LIFE")]
+    pub agent_certificate_life: Option<String>,
+
+    /// How often files that may change (tokens, policy, certificates) are read again [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_RELOAD_INTERVAL")]
+    pub reload_interval: Option<String>,
+
+    /// Agents' handshakes in progress at once; more wait [default: 256]
+    #[arg(long, value_name = "N", env = "MOORLINE_MAX_HANDSHAKES")]
+    pub max_handshakes: Option<usize>,
+
+    /// Agents' handshakes in progress at once from one address; more are hung up on [default: 64]
+    #[arg(long, value_name = "N", env = "MOORLINE_MAX_HANDSHAKES_PER_ADDRESS")]
+    pub max_handshakes_per_address: Option<usize>,
+
+    /// Agents' handshakes begun a second, with a burst of two seconds' worth; more are hung up on and come back by
+    /// themselves [default: 500]
+    #[arg(long, value_name = "N", env = "MOORLINE_HANDSHAKE_RATE")]
+    pub handshake_rate: Option<u32>,
+
+    /// How long an agent's TLS handshake may take [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_HANDSHAKE_TIMEOUT")]
+    pub handshake_timeout: Option<String>,
+
+    /// How long an agent may take to say hello after its handshake [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_HELLO_TIMEOUT")]
+    pub hello_timeout: Option<String>,
+
+    /// Sessions of all clusters together [default: 20000]
+    #[arg(long, value_name = "N", env = "MOORLINE_MAX_SESSIONS")]
+    pub max_sessions: Option<usize>,
+
+    /// Sessions of one cluster [default: 4]
+    #[arg(long, value_name = "N", env = "MOORLINE_MAX_SESSIONS_PER_CLUSTER")]
+    pub max_sessions_per_cluster: Option<usize>,
+
+    /// Between two heartbeats on a session; one that stays silent for three of them is cut [default: 5s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_HEARTBEAT_INTERVAL")]
+    pub heartbeat_interval: Option<String>,
+
+    /// How long the older sessions of a cluster get to answer when a new one arrives [default: 2500ms]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_PROBE_TIMEOUT")]
+    pub probe_timeout: Option<String>,
+
+    /// Streams open at once on one session [default: 1024]
+    #[arg(long, value_name = "N", env = "MOORLINE_MAX_STREAMS")]
+    pub max_streams: Option<usize>,
+
+    /// What all sessions together may hold in bytes that nobody has read yet; over it, streams are reset
+    /// [default: 256MiB]
+    #[arg(long, value_name = "SIZE", env = "MOORLINE_MEMORY_BUDGET")]
+    pub memory_budget: Option<String>,
+
+    /// Users' connections open at once; more are hung up on [default: 8192]
+    #[arg(long, value_name = "N", env = "MOORLINE_MAX_CONNECTIONS")]
+    pub max_connections: Option<usize>,
+
+    /// Users' handshakes in progress at once; more wait [default: 256]
+    #[arg(long, value_name = "N", env = "MOORLINE_MAX_GATEWAY_HANDSHAKES")]
+    pub max_gateway_handshakes: Option<usize>,
+
+    /// Requests of one user that run at once, watches included [default: 1000]
+    #[arg(long, value_name = "N", env = "MOORLINE_MAX_REQUESTS_PER_USER")]
+    pub max_requests_per_user: Option<usize>,
+
+    /// Requests to one cluster that run at once, watches included [default: 4000]
+    #[arg(long, value_name = "N", env = "MOORLINE_MAX_REQUESTS_PER_CLUSTER")]
+    pub max_requests_per_cluster: Option<usize>,
+
+    /// How long a user's TLS handshake may take [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_GATEWAY_HANDSHAKE_TIMEOUT")]
+    pub gateway_handshake_timeout: Option<String>,
+
+    /// How long the head of a request may take, and how long a kept connection may idle between requests
+    /// [default: 120s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_HEAD_TIMEOUT")]
+    pub head_timeout: Option<String>,
+
+    /// How long opening a stream to an agent may take [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_OPEN_TIMEOUT")]
+    pub open_timeout: Option<String>,
+
+    /// How long the head of a response may take; watches, followed logs and bodies have no limit [default: 90s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_RESPONSE_TIMEOUT")]
+    pub response_timeout: Option<String>,
+
+    /// How long the server goes on after SIGTERM before it stops accepting, so that load balancers notice [default: 2s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_SHUTDOWN_NOTICE")]
+    pub shutdown_notice: Option<String>,
+
+    /// How long running requests may go on after that [default: 20s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_DRAIN_GRACE")]
+    pub drain_grace: Option<String>,
+}

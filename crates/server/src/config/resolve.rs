@@ -1,0 +1,251 @@
+//! From as typed to as meant: every default, every check of a single value and of values against each other.
+//!
+//! Called by the programs before anything starts. It reads the files that are named, and changes none.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use moorline_process::Plan;
+
+use super::{Config, GatewayConfig, HostPort, KeyFiles, Problem, Problems, RawConfig, TunnelConfig, units};
+use crate::{bootstrap::StateDir, reload};
+
+const DURATION_REMEDY: &str = "write a number and its unit: 500ms, 30s, 2m, 1h, 365d";
+const LISTEN_REMEDY: &str = "write ADDRESS:PORT with an IP address, or :PORT";
+
+/// Shorter would cost more than it finds: a beat is a packet both ways on each session.
+const MIN_HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// Longer than the usual idle timeouts of firewalls, and a dead session would be found too late to matter.
+const MAX_HEARTBEAT: Duration = Duration::from_secs(60);
+
+impl Config {
+    /// Turns what was typed into what is meant.
+    ///
+    /// # Errors
+    /// Every problem, with flag, value and remedy.
+    pub fn resolve(raw: RawConfig) -> Result<Self, Problems> {
+        let mut found = Found::default();
+        let state_dir = raw.state_dir.unwrap_or_else(|| PathBuf::from("/var/lib/moorline"));
+        let state = StateDir::new(&state_dir);
+        let tunnel_listen = found.listen("--tunnel-listen", raw.tunnel_listen.as_deref(), 9449);
+        let public = found.public_address(raw.public_tunnel_address.as_deref(), tunnel_listen);
+        let gateway_keys = found.keys(raw.tls_cert_file, raw.tls_private_key_file);
+        let tunnel = TunnelConfig {
+            max_handshakes: found.count("--max-handshakes", raw.max_handshakes, 256),
+            max_handshakes_per_address: found.count("--max-handshakes-per-address", raw.max_handshakes_per_address, 64),
+            handshake_rate: found.rate(raw.handshake_rate),
+            handshake_timeout: found.span("--handshake-timeout", raw.handshake_timeout.as_deref(), "10s"),
+            hello_timeout: found.span("--hello-timeout", raw.hello_timeout.as_deref(), "10s"),
+            max_sessions: found.count("--max-sessions", raw.max_sessions, 20_000),
+            max_sessions_per_cluster: found.count("--max-sessions-per-cluster", raw.max_sessions_per_cluster, 4),
+            heartbeat_interval: found.heartbeat(raw.heartbeat_interval.as_deref()),
+            probe_timeout: found.span("--probe-timeout", raw.probe_timeout.as_deref(), "2500ms"),
+            max_streams: found.count("--max-streams", raw.max_streams, 1024),
+            memory_budget: found.size("--memory-budget", raw.memory_budget.as_deref(), "256MiB"),
+        };
+        let gateway = GatewayConfig {
+            max_connections: found.count("--max-connections", raw.max_connections, 8192),
+            max_handshakes: found.count("--max-gateway-handshakes", raw.max_gateway_handshakes, 256),
+            handshake_timeout: found.span(
+                "--gateway-handshake-timeout",
+                raw.gateway_handshake_timeout.as_deref(),
+                "10s",
+            ),
+            head_timeout: found.span("--head-timeout", raw.head_timeout.as_deref(), "120s"),
+            open_timeout: found.span("--open-timeout", raw.open_timeout.as_deref(), "10s"),
+            response_timeout: found.span("--response-timeout", raw.response_timeout.as_deref(), "90s"),
+            max_requests_per_user: found.count("--max-requests-per-user", raw.max_requests_per_user, 1000),
+            max_requests_per_cluster: found.count("--max-requests-per-cluster", raw.max_requests_per_cluster, 4000),
+        };
+        let config = Self {
+            public_tunnel_address: public,
+            gateway_listen: found.listen("--gateway-listen", raw.gateway_listen.as_deref(), 9443),
+            admin_listen: found.listen("--admin-listen", raw.admin_listen.as_deref(), 9091),
+            gateway_keys,
+            gateway_names: found.names(raw.tls_sans),
+            client_ca_file: found.file(
+                "--client-ca-file",
+                raw.client_ca_file,
+                state.user_ca_certificate(),
+                reload::check_roots,
+            ),
+            token_file: found.file("--token-auth-file", raw.token_auth_file, state.tokens(), reload::check_tokens),
+            policy_file: found.file(
+                "--authorization-policy-file",
+                raw.authorization_policy_file,
+                state.policy(),
+                reload::check_policy,
+            ),
+            api_group: found.group(raw.api_group),
+            agent_certificate_life: found.span(
+                "--agent-certificate-life",
+                raw.agent_certificate_life.as_deref(),
+                "365d",
+            ),
+            reload_interval: found.span("--reload-interval", raw.reload_interval.as_deref(), "10s"),
+            plan: Plan {
+                notice: found.wait("--shutdown-notice", raw.shutdown_notice.as_deref(), "2s"),
+                drain: found.wait("--drain-grace", raw.drain_grace.as_deref(), "20s"),
+                ..Plan::default()
+            },
+            state_dir,
+            tunnel_listen,
+            tunnel,
+            gateway,
+        };
+        found.0.into_result()?;
+        Ok(config)
+    }
+}
+
+/// Problems as they are found. Every reader gives some value back, so that the rest is looked at, too.
+#[derive(Default)]
+struct Found(Problems);
+
+impl Found {
+    fn read<T>(&mut self, flag: &str, outcome: Result<T, String>, remedy: &str) -> Option<T> {
+        self.0.keep(outcome.map_err(|what| Problem { at: flag.to_owned(), what, remedy: remedy.to_owned() }))
+    }
+
+    fn listen(&mut self, flag: &str, text: Option<&str>, port: u16) -> SocketAddr {
+        let default = SocketAddr::from(([0, 0, 0, 0], port));
+        text.and_then(|text| self.read(flag, units::listen(text), LISTEN_REMEDY)).unwrap_or(default)
+    }
+
+    fn public_address(&mut self, text: Option<&str>, listen: SocketAddr) -> Option<HostPort> {
+        const FLAG: &str = "--public-tunnel-address";
+        if let Some(text) = text {
+            return self.read(FLAG, units::host_port(text), "write the HOST:PORT that agents reach the tunnel at");
+        }
+        if listen.ip().is_unspecified() {
+            self.0.add(
+                FLAG,
+                format!("is not given, and --tunnel-listen {listen} is every address of this machine"),
+                "write the HOST:PORT that agents reach the tunnel at",
+            );
+        }
+        None
+    }
+
+    fn keys(&mut self, certificate: Option<PathBuf>, key: Option<PathBuf>) -> Option<KeyFiles> {
+        match (certificate, key) {
+            (Some(certificate), Some(key)) => {
+                let keys = KeyFiles { certificate, key };
+                self.0.keep(reload::check_keys(&keys))?;
+                Some(keys)
+            }
+            (Some(_), None) => {
+                self.0.add("--tls-private-key-file", "is not given, but --tls-cert-file is", "give both or neither");
+                None
+            }
+            (None, Some(_)) => {
+                self.0.add("--tls-cert-file", "is not given, but --tls-private-key-file is", "give both or neither");
+                None
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// A file that is named must be there and good; the default one, which the first start makes, only good.
+    fn file(
+        &mut self,
+        flag: &str,
+        named: Option<PathBuf>,
+        default: PathBuf,
+        check: fn(&std::path::Path) -> Result<(), Problems>,
+    ) -> PathBuf {
+        let path = match named {
+            Some(path) => path,
+            None if default.exists() => default,
+            None => return default,
+        };
+        if let Err(problems) = check(&path) {
+            self.0.0.extend(
+                problems.0.into_iter().map(|problem| Problem { at: format!("{flag} {}", problem.at), ..problem }),
+            );
+        }
+        path
+    }
+
+    fn names(&mut self, names: Vec<String>) -> Vec<String> {
+        for name in &names {
+            if moorline_mtls::client::check_server_name(name).is_err() {
+                self.0.add(
+                    "--tls-san",
+                    format!("{name:?} is neither a DNS name nor an IP address"),
+                    "write a name without port",
+                );
+            }
+        }
+        names
+    }
+
+    fn group(&mut self, group: Option<String>) -> String {
+        let group = group.unwrap_or_else(|| "moorline.io".to_owned());
+        let label = |part: &str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        };
+        if !group.split('.').all(label) {
+            self.0.add(
+                "--api-group",
+                format!("{group:?} is no API group"),
+                "write a DNS name in lower case, such as moorline.io",
+            );
+        }
+        group
+    }
+
+    fn count(&mut self, flag: &str, given: Option<usize>, default: usize) -> usize {
+        /// Beyond this a limit no longer limits anything, and the runtime's semaphores do not count.
+        const MOST: usize = 1_000_000;
+        let count = given.unwrap_or(default);
+        if !(1..=MOST).contains(&count) {
+            self.0.add(flag, format!("{count} is not allowed"), format!("write a number from 1 to {MOST}"));
+        }
+        count.clamp(1, MOST)
+    }
+
+    fn rate(&mut self, given: Option<u32>) -> u32 {
+        let rate = given.unwrap_or(500);
+        if rate == 0 {
+            self.0.add("--handshake-rate", "0 would let nobody in", "write a number above 0");
+        }
+        rate.max(1)
+    }
+
+    fn size(&mut self, flag: &str, text: Option<&str>, default: &str) -> usize {
+        let remedy = "write bytes, or a number with KiB, MiB or GiB";
+        self.read(flag, units::bytes(text.unwrap_or(default)), remedy).unwrap_or_default()
+    }
+
+    /// A duration above zero.
+    fn span(&mut self, flag: &str, text: Option<&str>, default: &str) -> Duration {
+        let span = self.wait(flag, text, default);
+        if span.is_zero() && text.map(str::trim) == Some("0") {
+            self.0.add(flag, "0 would leave no time at all", DURATION_REMEDY);
+        }
+        span
+    }
+
+    /// A duration that may be zero.
+    fn wait(&mut self, flag: &str, text: Option<&str>, default: &str) -> Duration {
+        self.read(flag, units::duration(text.unwrap_or(default)), DURATION_REMEDY).unwrap_or_default()
+    }
+
+    fn heartbeat(&mut self, text: Option<&str>) -> Duration {
+        const FLAG: &str = "--heartbeat-interval";
+        let before = self.0.0.len();
+        let span = self.span(FLAG, text, "5s");
+        if self.0.0.len() == before && !(MIN_HEARTBEAT..=MAX_HEARTBEAT).contains(&span) {
+            self.0.add(
+                FLAG,
+                format!("{span:?} is not allowed"),
+                format!("write {MIN_HEARTBEAT:?} to {MAX_HEARTBEAT:?}"),
+            );
+        }
+        span
+    }
+}
+
+#[cfg(test)]
+mod tests;

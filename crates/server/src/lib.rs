@@ -1,0 +1,20 @@
+//! The tunnel server: users in front, agents behind.
+//!
+//! [`App`] is the whole server in one value: built from a [`Config`], run until told to stop. The program of this crate
+//! and the `moorline` command line (quickstart, tests) use it and nothing below it.
+
+mod app;
+pub mod bootstrap;
+mod clock;
+pub mod config;
+mod control;
+mod front;
+mod metrics;
+mod registry;
+mod reload;
+mod serving;
+mod state;
+mod tunnel;
+
+pub use app::{App, AppError};
+pub use config::{Config, Problem, Problems, RawConfig};

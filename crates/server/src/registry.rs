@@ -1,0 +1,172 @@
+//! Which clusters there are and which sessions they have: the only way from a permit to a stream.
+//!
+//! `front` asks it for a route with each request, `tunnel` brings sessions in and out, `control` clusters. It touches
+//! memory only: what must last is in the store, which is read once at the start.
+
+mod cluster;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Duration,
+};
+
+use moorline_access::Permit;
+use moorline_model::{ClusterName, ClusterRecord, Fingerprint, SessionId, Timestamp};
+use thiserror::Error;
+
+pub(crate) use cluster::{AttachError, Cluster, Connection, Standing};
+
+use crate::{
+    front::pool::Pool,
+    tunnel::session::{Outstanding, Session},
+};
+
+/// What a caller without a session is told to wait: an agent that lost its session is back within seconds.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// All clusters, each with its sessions. One entry for each record in the store.
+#[derive(Default)]
+pub(crate) struct Registry {
+    /// Short critical sections: written when a cluster comes or goes, read once a request.
+    index: RwLock<Index>,
+}
+
+#[derive(Default)]
+struct Index {
+    by_name: HashMap<ClusterName, Arc<Cluster>>,
+    by_fingerprint: HashMap<Fingerprint, Arc<Cluster>>,
+}
+
+/// A permit with a session to use it on. Only [`Registry::route`] makes one, and only this opens streams.
+///
+/// It counts as one outstanding request of its session for as long as it lives: keep it until the response has ended.
+pub(crate) struct Routed {
+    permit: Permit,
+    session: Arc<Session>,
+    _outstanding: Outstanding,
+}
+
+/// Why a permitted request cannot be sent.
+#[derive(Debug, Error)]
+pub(crate) enum RouteError {
+    /// There is no such cluster.
+    #[error("there is no cluster {0}")]
+    UnknownCluster(ClusterName),
+    /// The management cluster itself is not configured as a target.
+    #[error("the management cluster is not configured as a target of this server")]
+    ManagementNotConfigured,
+    /// The cluster has no session that can take a request.
+    #[error("cluster {cluster} is not connected: {reason}")]
+    NotConnected {
+        /// Which.
+        cluster: ClusterName,
+        /// Since when; none where it never was connected since this server started.
+        since: Option<Timestamp>,
+        /// Why, for people who may reach the cluster.
+        reason: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
+}
+
+impl Registry {
+    /// A registry of the clusters in the store.
+    pub(crate) fn new(records: Vec<ClusterRecord>) -> Self {
+        let registry = Self::default();
+        for record in records {
+            registry.insert(record);
+        }
+        registry
+    }
+
+    /// Exchanges a permit for a session of its cluster: of those that answer, the one with fewest outstanding
+    /// requests, and of equals the newest.
+    ///
+    /// # Errors
+    /// [`RouteError`].
+    pub(crate) fn route(&self, permit: Permit) -> Result<Routed, RouteError> {
+        let Some(cluster) = self.by_name(permit.cluster()) else {
+            return Err(if permit.cluster().is_reserved() {
+                RouteError::ManagementNotConfigured
+            } else {
+                RouteError::UnknownCluster(permit.cluster().clone())
+            });
+        };
+        match cluster.pick() {
+            Some((session, outstanding)) => Ok(Routed { permit, session, _outstanding: outstanding }),
+            None => {
+                let (since, reason) = cluster.why_not_connected();
+                Err(RouteError::NotConnected {
+                    cluster: permit.cluster().clone(),
+                    since,
+                    reason,
+                    retry_after: RETRY_AFTER,
+                })
+            }
+        }
+    }
+
+    /// Takes a cluster in. One of the same name is replaced, which the store rules out.
+    pub(crate) fn insert(&self, record: ClusterRecord) {
+        let cluster = Arc::new(Cluster::new(record));
+        let mut index = self.write();
+        for active in &cluster.record().fingerprints {
+            index.by_fingerprint.insert(active.fingerprint, Arc::clone(&cluster));
+        }
+        index.by_name.insert(cluster.record().name.clone(), cluster);
+    }
+
+    /// Takes a cluster out. The caller cuts its sessions.
+    pub(crate) fn remove(&self, name: &ClusterName) -> Option<Arc<Cluster>> {
+        let mut index = self.write();
+        let cluster = index.by_name.remove(name)?;
+        index.by_fingerprint.retain(|_, owner| !Arc::ptr_eq(owner, &cluster));
+        Some(cluster)
+    }
+
+    /// The cluster of this name.
+    pub(crate) fn by_name(&self, name: &ClusterName) -> Option<Arc<Cluster>> {
+        self.read().by_name.get(name).cloned()
+    }
+
+    /// The cluster that this certificate stands for.
+    pub(crate) fn by_fingerprint(&self, fingerprint: &Fingerprint) -> Option<Arc<Cluster>> {
+        self.read().by_fingerprint.get(fingerprint).cloned()
+    }
+
+    /// All clusters, in no order.
+    pub(crate) fn clusters(&self) -> Vec<Arc<Cluster>> {
+        self.read().by_name.values().cloned().collect()
+    }
+
+    /// All sessions, in no order.
+    pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {
+        self.clusters().iter().flat_map(|cluster| cluster.sessions().to_vec()).collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Routed {
+    /// Who may send what where.
+    pub(crate) fn permit(&self) -> &Permit {
+        &self.permit
+    }
+
+    /// The session, for logs.
+    pub(crate) fn session_id(&self) -> SessionId {
+        self.session.id()
+    }
+
+    /// The streams of the session: there is no other way to them.
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        self.session.pool(self)
+    }
+}

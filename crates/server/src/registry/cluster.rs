@@ -1,0 +1,251 @@
+//! One cluster: its record, its sessions, and how it stands.
+//!
+//! Sessions come by `attach` and go by `detach`; a request picks one without a lock. Whether the cluster counts as
+//! connected is decided here, from what the sessions prove and what the agents say, and nowhere else.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+use moorline_model::{ClusterName, ClusterRecord, Timestamp};
+use moorline_wire::CloseReason;
+use thiserror::Error;
+
+use crate::{
+    clock,
+    tunnel::{
+        orders::Order,
+        session::{Outstanding, Session, Upstream},
+    },
+};
+
+/// One cluster.
+pub(crate) struct Cluster {
+    record: ClusterRecord,
+    /// Oldest first. Written under the lock of `life`, read by every request.
+    sessions: ArcSwap<Vec<Arc<Session>>>,
+    life: Mutex<Life>,
+}
+
+struct Life {
+    /// Deleted: no session may come any more.
+    retired: bool,
+    standing: Standing,
+    kubernetes_version: Option<String>,
+    agent_version: Option<String>,
+}
+
+/// How a cluster stands, since when, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Connected or not.
+    pub(crate) connection: Connection,
+    /// For people.
+    pub(crate) message: String,
+    /// Since when the connection is what it is.
+    pub(crate) since: Timestamp,
+    /// When an agent was last heard of; none since this server started.
+    pub(crate) last_seen: Option<Timestamp>,
+}
+
+/// Whether requests reach a cluster's kube-apiserver. The name is the reason in the condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connection {
+    /// A session answers, and its agent reached the kube-apiserver.
+    Connected,
+    /// A session answers; its agent has not said how it fares yet.
+    Probing,
+    /// A session answers, and its agent cannot reach the kube-apiserver.
+    UpstreamFailing,
+    /// No session since this server started.
+    NeverConnected,
+    /// The last session ended.
+    Disconnected,
+}
+
+impl Connection {
+    /// The reason in a Kubernetes condition.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connected => "Connected",
+            Self::Probing => "Probing",
+            Self::UpstreamFailing => "KubeAPIServerUnreachable",
+            Self::NeverConnected => "NeverConnected",
+            Self::Disconnected => "Disconnected",
+        }
+    }
+}
+
+/// Why a session is not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(crate) enum AttachError {
+    /// The cluster was deleted meanwhile.
+    #[error("the cluster was deleted")]
+    Retired,
+    /// The cluster has as many sessions as it may, and all of them answer.
+    #[error("the cluster has {0} sessions already, and all of them answer")]
+    Full(usize),
+}
+
+/// What a session's arrival changed.
+pub(crate) struct Attached {
+    /// The sessions that were there, which must prove themselves.
+    pub(crate) older: Vec<Arc<Session>>,
+    /// One that did not answer any more and made room; to be cut.
+    pub(crate) displaced: Option<Arc<Session>>,
+}
+
+impl Cluster {
+    pub(super) fn new(record: ClusterRecord) -> Self {
+        let standing = Standing {
+            connection: Connection::NeverConnected,
+            message: "no agent has connected since this server started".to_owned(),
+            since: clock::now(),
+            last_seen: None,
+        };
+        let life = Life { retired: false, standing, kubernetes_version: None, agent_version: None };
+        Self { record, sessions: ArcSwap::default(), life: Mutex::new(life) }
+    }
+
+    /// What the store says of it.
+    pub(crate) fn record(&self) -> &ClusterRecord {
+        &self.record
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &ClusterName {
+        &self.record.name
+    }
+
+    /// Its sessions, oldest first.
+    pub(crate) fn sessions(&self) -> Guard<Arc<Vec<Arc<Session>>>> {
+        self.sessions.load()
+    }
+
+    /// The session for the next request: of those that answer, the one with fewest requests, of equals the newest.
+    /// While the older ones are being probed, the newest.
+    pub(super) fn pick(&self) -> Option<(Arc<Session>, Outstanding)> {
+        let sessions = self.sessions.load();
+        let newest_first = || sessions.iter().rev().filter(|session| session.is_usable());
+        let session = newest_first()
+            .filter(|session| !session.is_suspect())
+            .min_by_key(|session| session.outstanding())
+            .or_else(|| newest_first().next())?;
+        Some((Arc::clone(session), session.begin()))
+    }
+
+    /// Takes a session in, as the newest.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub(crate) fn attach(
+        &self,
+        session: &Arc<Session>,
+        most: usize,
+        overdue: std::time::Duration,
+    ) -> Result<Attached, AttachError> {
+        let mut life = self.locked();
+        if life.retired {
+            return Err(AttachError::Retired);
+        }
+        let mut sessions = self.sessions.load().to_vec();
+        let mut displaced = None;
+        if sessions.len() >= most {
+            let silent = sessions.iter().position(|session| session.answer_age() > overdue || !session.is_usable());
+            let Some(silent) = silent else { return Err(AttachError::Full(sessions.len())) };
+            displaced = Some(sessions.remove(silent));
+        }
+        let older = sessions.clone();
+        sessions.push(Arc::clone(session));
+        self.sessions.store(Arc::new(sessions));
+        life.agent_version = Some(session.about().agent_version.clone());
+        self.reassess(&mut life, None);
+        Ok(Attached { older, displaced })
+    }
+
+    /// Takes a session out. `why` is for people.
+    pub(crate) fn detach(&self, session: &Arc<Session>, why: &str) {
+        let mut life = self.locked();
+        let mut sessions = self.sessions.load().to_vec();
+        sessions.retain(|other| !Arc::ptr_eq(other, session));
+        self.sessions.store(Arc::new(sessions));
+        self.reassess(&mut life, Some(why));
+    }
+
+    /// Deleted: no session may come any more, and those that are there are cut with all that runs on them.
+    pub(crate) fn retire(&self) {
+        let sessions = {
+            let mut life = self.locked();
+            life.retired = true;
+            self.sessions.load_full()
+        };
+        for session in sessions.iter() {
+            session.leave();
+            session.orders().give(Order::Cut(CloseReason::ClusterDeleted));
+        }
+    }
+
+    /// A session's agent said something, or a session began to leave: looks anew at how the cluster stands.
+    pub(crate) fn refresh(&self) {
+        let mut life = self.locked();
+        self.reassess(&mut life, None);
+    }
+
+    /// How it stands.
+    pub(crate) fn standing(&self) -> Standing {
+        let mut standing = self.locked().standing.clone();
+        let freshest = self.sessions.load().iter().map(|session| session.answer_age()).min();
+        if let Some(age) = freshest {
+            standing.last_seen = Some(clock::now().saturating_sub(age));
+        }
+        standing
+    }
+
+    /// The versions of the agent and of Kubernetes that were heard of last.
+    pub(crate) fn versions(&self) -> (Option<String>, Option<String>) {
+        let life = self.locked();
+        (life.agent_version.clone(), life.kubernetes_version.clone())
+    }
+
+    /// Since when, and why, no request can be sent.
+    pub(super) fn why_not_connected(&self) -> (Option<Timestamp>, String) {
+        let standing = self.standing();
+        match standing.connection {
+            Connection::NeverConnected => (None, standing.message),
+            Connection::Disconnected => (Some(standing.since), standing.message),
+            Connection::Connected | Connection::Probing | Connection::UpstreamFailing => {
+                (None, "its agent is going away and opens nothing new".to_owned())
+            }
+        }
+    }
+
+    fn reassess(&self, life: &mut Life, ended: Option<&str>) {
+        let sessions = self.sessions.load();
+        let told: Vec<_> = sessions.iter().map(|session| session.told()).collect();
+        if let Some(version) = told.iter().rev().find_map(|told| told.kubernetes_version.clone()) {
+            life.kubernetes_version = Some(version);
+        }
+        let failing = told.iter().rev().find_map(|told| match &told.upstream {
+            Upstream::Failing(reason) => Some(reason),
+            Upstream::Untold | Upstream::Well => None,
+        });
+        let (connection, message) = if told.iter().any(|told| told.upstream == Upstream::Well) {
+            (Connection::Connected, "the agent reaches its kube-apiserver".to_owned())
+        } else if let Some(reason) = failing {
+            (Connection::UpstreamFailing, format!("the agent cannot reach its kube-apiserver: {reason}"))
+        } else if !told.is_empty() {
+            (Connection::Probing, "the agent has not said yet whether it reaches its kube-apiserver".to_owned())
+        } else if let Some(why) = ended {
+            (Connection::Disconnected, format!("the last session of its agent ended: {why}"))
+        } else {
+            return;
+        };
+        let now = clock::now();
+        let same = life.standing.connection == connection;
+        life.standing =
+            Standing { since: if same { life.standing.since } else { now }, last_seen: Some(now), connection, message };
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,182 @@
+//! Tokens and policy that change while the server runs: read anew by content, never replaced by something broken.
+//!
+//! The composition root loads them at the start and spawns [`watch`]; the configuration uses the checks. (Certificates
+//! reload by `moorline_mtls::Reloading`.)
+
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
+
+use moorline_access::{Policy, StaticTokens};
+use moorline_model::Fingerprint;
+use moorline_mtls::{KeyPair, Roots};
+
+use crate::{
+    config::{KeyFiles, Problem, Problems},
+    state::State,
+};
+
+/// More than any table of tokens or policy that can be read has; a larger file is a mistake.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// A value that is read from a file, with the hash of what it was read from.
+pub(crate) struct Read<T> {
+    pub(crate) value: T,
+    hash: Fingerprint,
+}
+
+/// Reads the table of tokens. Blocks.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(crate) fn tokens(path: &Path) -> Result<Read<StaticTokens>, Problems> {
+    load(path, StaticTokens::parse)
+}
+
+/// Reads the policy. Blocks.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(crate) fn policy(path: &Path) -> Result<Read<Policy>, Problems> {
+    load(path, Policy::parse)
+}
+
+/// Looks at both files every `interval`, for ever. To be spawned, and ended with the process.
+pub(crate) async fn watch(
+    state: Arc<State>,
+    tokens_file: (std::path::PathBuf, Fingerprint),
+    policy_file: (std::path::PathBuf, Fingerprint),
+    interval: Duration,
+) {
+    let mut tokens_watch = Watch::new("tokens", tokens_file);
+    let mut policy_watch = Watch::new("policy", policy_file);
+    loop {
+        tokio::time::sleep(interval).await;
+        let shared = Arc::clone(&state);
+        let looked = state.tasks.spawn_blocking("reload", move || {
+            if let Some(value) = tokens_watch.look(&shared, tokens) {
+                shared.tokens.store(Arc::new(value));
+            }
+            if let Some(value) = policy_watch.look(&shared, policy) {
+                shared.policy.store(Arc::new(value));
+            }
+            (tokens_watch, policy_watch)
+        });
+        // A panic was logged by the task itself; what is in use stays in use.
+        let Ok(back) = looked.await else { return };
+        (tokens_watch, policy_watch) = back;
+    }
+}
+
+impl<T> Read<T> {
+    /// The hash of the file's content, for [`watch`].
+    pub(crate) fn hash(&self) -> Fingerprint {
+        self.hash
+    }
+}
+
+struct Watch {
+    what: &'static str,
+    path: std::path::PathBuf,
+    using: Fingerprint,
+    failed: Option<String>,
+}
+
+impl Watch {
+    fn new(what: &'static str, (path, using): (std::path::PathBuf, Fingerprint)) -> Self {
+        Self { what, path, using, failed: None }
+    }
+
+    /// The new value, if the file has changed to something good. What is wrong is told once.
+    fn look<T>(&mut self, state: &State, load: fn(&Path) -> Result<Read<T>, Problems>) -> Option<T> {
+        let file = self.path.display();
+        match load(&self.path) {
+            Ok(read) if read.hash == self.using => {
+                self.failed = None;
+                None
+            }
+            Ok(read) => {
+                self.failed = None;
+                self.using = read.hash;
+                state.metrics.reloaded("changed");
+                tracing::info!(what = self.what, %file, "reloaded");
+                Some(read.value)
+            }
+            Err(problems) => {
+                let text = problems.to_string();
+                if self.failed.as_ref() != Some(&text) {
+                    state.metrics.reloaded("refused");
+                    tracing::warn!(what = self.what, %file, problems = text, "cannot reload; the one before stays in use");
+                    self.failed = Some(text);
+                }
+                None
+            }
+        }
+    }
+}
+
+/// Whether a file holds a table of tokens.
+pub(crate) fn check_tokens(path: &Path) -> Result<(), Problems> {
+    tokens(path).map(drop)
+}
+
+/// Whether a file holds a policy.
+pub(crate) fn check_policy(path: &Path) -> Result<(), Problems> {
+    policy(path).map(drop)
+}
+
+/// Whether a file holds a trust bundle.
+pub(crate) fn check_roots(path: &Path) -> Result<(), Problems> {
+    let pem = read(path)?;
+    let remedy = "write the certificates of one or several authorities in PEM";
+    Roots::from_pem(pem.as_bytes()).map(drop).map_err(|error| problem(path, error.to_string(), remedy).into())
+}
+
+/// Whether two files hold a certificate and its key, in its time.
+pub(crate) fn check_keys(files: &KeyFiles) -> Result<(), Problem> {
+    let remedy = "give a PEM chain, leaf first, by --tls-cert-file and its PEM key by --tls-private-key-file";
+    let at = |path: &Path, error: &io::Error| problem(path, format!("cannot be read: {error}"), remedy);
+    let certificate = fs::read(&files.certificate).map_err(|error| at(&files.certificate, &error))?;
+    let key = moorline_ca::Zeroizing::new(fs::read(&files.key).map_err(|error| at(&files.key, &error))?);
+    let pair = KeyPair::from_pem(&certificate, &key)
+        .map_err(|error| problem(&files.certificate, error.to_string(), remedy))?;
+    pair.check_validity(crate::clock::now())
+        .map_err(|error| problem(&files.certificate, format!("the certificate is {error}"), remedy))
+}
+
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+}
+
+fn load<T>(path: &Path, parse: fn(&str) -> Result<T, moorline_access::Problems>) -> Result<Read<T>, Problems> {
+    let text = moorline_ca::Zeroizing::new(read(path)?);
+    let hash = moorline_pki::fingerprint(text.as_bytes());
+    match parse(&text) {
+        Ok(value) => Ok(Read { value, hash }),
+        Err(problems) => {
+            let file = path.display();
+            let each = problems.into_iter();
+            Err(Problems(
+                each.map(|found| Problem {
+                    at: format!("{file}: {}", found.at),
+                    what: found.what,
+                    remedy: found.remedy,
+                })
+                .collect(),
+            ))
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, Problems> {
+    let remedy = "name a file that this user can read";
+    let size = fs::metadata(path).map_err(|error| problem(path, format!("cannot be read: {error}"), remedy))?.len();
+    if size > MAX_FILE {
+        return Err(problem(path, format!("has {size} bytes, more than the {MAX_FILE} allowed"), remedy).into());
+    }
+    fs::read_to_string(path).map_err(|error| problem(path, format!("cannot be read: {error}"), remedy).into())
+}
+
+fn problem(path: &Path, what: impl Into<String>, remedy: &str) -> Problem {
+    Problem { at: path.display().to_string(), what: what.into(), remedy: remedy.to_owned() }
+}

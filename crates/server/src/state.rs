@@ -1,0 +1,47 @@
+//! What every part of the server shares. Made once by the composition root, read by everybody, owned by nobody.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use moorline_access::{Policy, StaticTokens};
+use moorline_mux::MemoryBudget;
+use moorline_process::{Phases, Tasks};
+use moorline_store::Embedded;
+
+use crate::{
+    config::{GatewayConfig, TunnelConfig},
+    control::issue::Issuer,
+    front::pool::PoolContext,
+    metrics::Metrics,
+    registry::Registry,
+};
+
+/// Shared by the gateway, the tunnel and the control API.
+pub(crate) struct State {
+    /// Clusters and their sessions.
+    pub(crate) registry: Registry,
+    /// Where clusters are kept. Writes block: call it through [`Tasks::spawn_blocking`].
+    pub(crate) store: Arc<Embedded>,
+    /// Signs the certificates of agents.
+    pub(crate) issuer: Issuer,
+    /// Who may do what; replaced when its file changes. Load it anew for each request.
+    pub(crate) policy: ArcSwap<Policy>,
+    /// Whose token is whose; replaced when its file changes. Load it anew for each request.
+    pub(crate) tokens: ArcSwap<StaticTokens>,
+    /// The API group of `managedclusters` in policies.
+    pub(crate) api_group: String,
+    /// Limits and timeouts of the gateway.
+    pub(crate) gateway: GatewayConfig,
+    /// Limits and timeouts of the tunnel.
+    pub(crate) tunnel: TunnelConfig,
+    /// What all sessions together may hold in bytes that nobody has read yet.
+    pub(crate) memory: MemoryBudget,
+    /// What every session's pool of streams is made with.
+    pub(crate) pools: PoolContext,
+    /// Counters and gauges of everything but the gateway, which has its own.
+    pub(crate) metrics: Metrics,
+    /// The only spawn.
+    pub(crate) tasks: Tasks,
+    /// How far the process is on its way out.
+    pub(crate) phases: Phases,
+}

@@ -1,0 +1,346 @@
+//! From an accepted connection to a session: TLS, hello, and the decision whether this agent may come in.
+//!
+//! Called by `listener` in the connection's own task. Every refusal is counted, logged with its reason, and told to the
+//! agent as far as it may know; nothing about other clusters leaks.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use moorline_mtls::{HandshakeError, TunnelAcceptor, VerifiedPeer};
+use moorline_mux::{CloseReason as MuxReason, Config, Handle, Incoming, Role, Stream};
+use moorline_process::Phase;
+use moorline_wire::{
+    CloseReason, Decoder, Hello, Message, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, Refused, SessionLimits, Welcome,
+    encode, limits, negotiate,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::Semaphore,
+    time::Instant,
+};
+
+use super::{
+    control::Control,
+    orders::Order,
+    session::{Introduction, Session},
+};
+use crate::{
+    clock,
+    front::pool::Pool,
+    registry::{AttachError, Cluster},
+    state::State,
+};
+
+/// Streams that an agent may open: the control stream, and few more than none for what later versions add.
+const MAX_AGENT_STREAMS: usize = 8;
+
+/// How long a refused agent is listened to after it was told why, so that the reason is not lost with the connection.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What an agent is told to wait where the server has no room for it now.
+const COME_BACK: Duration = Duration::from_secs(5);
+
+/// What admission needs.
+pub(crate) struct Admission {
+    pub(super) state: Arc<State>,
+    pub(super) acceptor: TunnelAcceptor,
+    /// One place for each session of all clusters.
+    pub(super) places: Arc<Semaphore>,
+}
+
+/// An agent whose certificate was verified, on its control stream.
+struct Arrival {
+    peer: VerifiedPeer,
+    remote: SocketAddr,
+    handle: Handle,
+    stream: Stream,
+    decoder: Decoder,
+}
+
+/// Why an agent may not come in.
+struct Refusal {
+    reason: CloseReason,
+    /// For the agent.
+    told: String,
+    /// For our log, where it says more.
+    logged: Option<String>,
+    after: Option<Duration>,
+}
+
+impl Refusal {
+    fn new(reason: CloseReason, told: impl Into<String>) -> Self {
+        Self { reason, told: told.into(), logged: None, after: None }
+    }
+
+    fn come_back(mut self) -> Self {
+        self.after = Some(COME_BACK.mul_f64(0.5 + rand::random::<f64>() / 2.0));
+        self
+    }
+}
+
+impl Admission {
+    /// Does the handshake and hears the hello; comes back when the session runs on its own, or was refused.
+    pub(super) async fn admit(&self, socket: TcpStream, remote: SocketAddr) {
+        let began = Instant::now();
+        let accepted = self.acceptor.accept(socket, self.state.tunnel.handshake_timeout).await;
+        let (tls, peer) = match accepted {
+            Ok(done) => done,
+            Err(error) => return self.no_handshake(remote, &error),
+        };
+        let (handle, incoming, driver) = moorline_mux::session(tls, self.mux_config());
+        self.state.tasks.spawn("tunnel-session", driver);
+        let mut arrival = match self.control_stream(handle.clone(), incoming, peer, remote).await {
+            Ok(arrival) => arrival,
+            Err(why) => {
+                handle.close(MuxReason::Local("no hello"));
+                self.state.metrics.refuse("hello-timeout");
+                tracing::info!(%remote, reason = "hello-timeout", "agent refused: {why}");
+                return;
+            }
+        };
+        let outcome = match self.hear_hello(&mut arrival).await {
+            Ok(hello) => self.judge(&arrival, &hello).map(|judged| (judged, hello)),
+            Err(refusal) => Err(refusal),
+        };
+        let outcome = outcome.and_then(|((cluster, protocol), hello)| {
+            let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_full| {
+                Refusal::new(CloseReason::Overloaded, "the server has as many sessions as it may").come_back()
+            })?;
+            let session = self.introduce(&arrival, hello, &cluster);
+            self.attach(&cluster, &session)?;
+            Ok((cluster, session, protocol, place))
+        });
+        match outcome {
+            Err(refusal) => self.refuse(arrival, refusal).await,
+            Ok((cluster, session, protocol, place)) => {
+                let welcome = self.welcome(&session, protocol);
+                let mut stream = arrival.stream;
+                // A failure shows in the control task, which then ends the session in its way.
+                drop(tokio::time::timeout(self.state.tunnel.hello_timeout, stream.write_all(&welcome)).await);
+                self.state.metrics.welcomed.inc();
+                self.state.metrics.admission_seconds.observe(began.elapsed().as_secs_f64());
+                let control = Control::new(Arc::clone(&self.state), cluster, session, (stream, arrival.decoder), place);
+                self.state.tasks.spawn("tunnel-control", control.run());
+            }
+        }
+    }
+
+    fn mux_config(&self) -> Config {
+        let tunnel = &self.state.tunnel;
+        Config::new(Role::Server)
+            .with_max_outbound_streams(tunnel.max_streams)
+            .with_max_inbound_streams(MAX_AGENT_STREAMS)
+            .with_accept_backlog(MAX_AGENT_STREAMS)
+            .with_write_stall(tunnel.heartbeat_interval * limits::MISSED_HEARTBEATS)
+            .with_memory(self.state.memory.clone())
+    }
+
+    fn no_handshake(&self, remote: SocketAddr, error: &HandshakeError) {
+        let reason = error.reason();
+        self.state.metrics.refuse(reason);
+        if *error == HandshakeError::ClosedUnused {
+            tracing::debug!(%remote, reason, "a connection was closed unused");
+        } else {
+            tracing::warn!(%remote, reason, "agent refused: {error}");
+        }
+    }
+
+    async fn control_stream(
+        &self,
+        handle: Handle,
+        mut incoming: Incoming,
+        peer: VerifiedPeer,
+        remote: SocketAddr,
+    ) -> Result<Arrival, &'static str> {
+        match tokio::time::timeout(self.state.tunnel.hello_timeout, incoming.accept()).await {
+            Ok(Some(stream)) => Ok(Arrival { peer, remote, handle, stream, decoder: Decoder::new() }),
+            Ok(None) => Err("it hung up before it said hello"),
+            Err(_elapsed) => Err("it opened no control stream in time"),
+        }
+    }
+
+    async fn hear_hello(&self, arrival: &mut Arrival) -> Result<Hello, Refusal> {
+        let limit = self.state.tunnel.hello_timeout;
+        match tokio::time::timeout(limit, first_message(&mut arrival.stream, &mut arrival.decoder)).await {
+            Err(_elapsed) => {
+                Err(Refusal::new(CloseReason::HelloTimeout, format!("no complete hello within {limit:?}")))
+            }
+            Ok(Err(why)) => Err(Refusal::new(CloseReason::ProtocolError, why)),
+            Ok(Ok(Message::Hello(hello))) => Ok(hello),
+            Ok(Ok(other)) => {
+                let why = format!("the first message must be a hello, not {:?}", other.kind());
+                Err(Refusal::new(CloseReason::ProtocolError, why))
+            }
+        }
+    }
+
+    fn judge(&self, arrival: &Arrival, hello: &Hello) -> Result<(Arc<Cluster>, u32), Refusal> {
+        if self.state.phases.current() >= Phase::StopAccepting {
+            return Err(Refusal::new(CloseReason::Draining, "this server is about to stop").come_back());
+        }
+        let fingerprint = arrival.peer.fingerprint();
+        let Some(cluster) = self.state.registry.by_fingerprint(&fingerprint) else {
+            return Err(Refusal {
+                logged: Some(format!(
+                    "no cluster has the certificate {fingerprint} (issued for {:?}); the cluster was deleted, or the \
+                     certificate replaced",
+                    arrival.peer.common_name().unwrap_or_default()
+                )),
+                ..Refusal::new(
+                    CloseReason::UnknownCertificate,
+                    "no cluster has this certificate: the cluster was deleted, or its certificate replaced",
+                )
+            });
+        };
+        if let Err(time) = arrival.peer.check_validity(clock::now()) {
+            return Err(Refusal::new(CloseReason::Expired, format!("the certificate is {time}")));
+        }
+        let Some(protocol) = negotiate(hello.protocol_min, hello.protocol_max) else {
+            return Err(Refusal::new(
+                CloseReason::VersionUnsupported,
+                format!(
+                    "the agent ({}) speaks protocol versions {} to {}, this server ({}) {OLDEST_PROTOCOL_VERSION} to \
+                     {PROTOCOL_VERSION}",
+                    hello.agent_version, hello.protocol_min, hello.protocol_max, VERSION
+                ),
+            ));
+        };
+        match &hello.cluster {
+            Some(claim) if claim != cluster.name() => Err(Refusal {
+                logged: Some(format!(
+                    "the agent claims to be cluster {claim}, its certificate is of {}",
+                    cluster.name()
+                )),
+                ..Refusal::new(
+                    CloseReason::WrongCluster,
+                    format!("this certificate does not stand for cluster {claim}"),
+                )
+            }),
+            _ => Ok((cluster, protocol)),
+        }
+    }
+
+    fn introduce(&self, arrival: &Arrival, hello: Hello, cluster: &Arc<Cluster>) -> Arc<Session> {
+        let about = Introduction {
+            id: hello.session_id,
+            cluster: cluster.name().clone(),
+            remote: arrival.remote,
+            fingerprint: arrival.peer.fingerprint(),
+            certificate_ends: arrival.peer.not_after(),
+            since: clock::now(),
+            agent_version: hello.agent_version,
+            kubernetes_version: hello.kubernetes_version,
+            cluster_uid: hello.cluster_uid,
+        };
+        let pool = Pool::new(arrival.handle.clone(), self.state.pools.clone());
+        Arc::new(Session::new(about, arrival.handle.clone(), pool))
+    }
+
+    /// Takes the session in. The cluster's other sessions must prove at once that they live: a returning agent never
+    /// waits for its half-open predecessor.
+    fn attach(&self, cluster: &Arc<Cluster>, session: &Arc<Session>) -> Result<(), Refusal> {
+        let tunnel = &self.state.tunnel;
+        let overdue = tunnel.heartbeat_interval.mul_f64(1.5);
+        let attached = match cluster.attach(session, tunnel.max_sessions_per_cluster, overdue) {
+            Ok(attached) => attached,
+            Err(AttachError::Retired) => {
+                return Err(Refusal::new(CloseReason::ClusterDeleted, "the cluster was deleted"));
+            }
+            Err(full @ AttachError::Full(_)) => {
+                for other in cluster.sessions().iter() {
+                    other.orders().give(Order::Probe);
+                }
+                return Err(Refusal::new(CloseReason::Overloaded, full.to_string()).come_back());
+            }
+        };
+        for older in attached.older {
+            older.set_suspect(true);
+            older.orders().give(Order::Probe);
+        }
+        if let Some(silent) = attached.displaced {
+            silent.leave();
+            silent.orders().give(Order::Cut(CloseReason::Superseded));
+        }
+        tracing::info!(
+            cluster = %cluster.name(),
+            session = %session.id(),
+            remote = %session.about().remote,
+            agent_version = session.about().agent_version,
+            sessions = cluster.sessions().len(),
+            "session began"
+        );
+        Ok(())
+    }
+
+    fn welcome(&self, session: &Session, protocol: u32) -> Vec<u8> {
+        let tunnel = &self.state.tunnel;
+        encode(&Message::Welcome(Welcome {
+            protocol,
+            server_version: VERSION.to_owned(),
+            session_id: session.id(),
+            cluster: session.about().cluster.clone(),
+            heartbeat_interval_ms: u64::try_from(tunnel.heartbeat_interval.as_millis()).unwrap_or(u64::MAX),
+            limits: SessionLimits {
+                streams: u32::try_from(tunnel.max_streams).unwrap_or(u32::MAX),
+                request_head: limits::REQUEST_HEAD as u64,
+            },
+        }))
+    }
+
+    async fn refuse(&self, arrival: Arrival, refusal: Refusal) {
+        let Arrival { peer, remote, handle, mut stream, .. } = arrival;
+        let reason = word(&refusal.reason);
+        self.state.metrics.refuse(reason);
+        let why = refusal.logged.as_deref().unwrap_or(&refusal.told);
+        let certificate = peer.common_name().unwrap_or_default();
+        tracing::warn!(%remote, reason, certificate, fingerprint = %peer.fingerprint(), "agent refused: {why}");
+        let after = refusal.after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+        let message =
+            Message::Refused(Refused { reason: refusal.reason, message: refusal.told, reconnect_after_ms: after });
+        let farewell = async {
+            stream.write_all(&encode(&message)).await?;
+            stream.shutdown().await?;
+            // Until the agent has hung up, too.
+            tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+        };
+        drop(tokio::time::timeout(LINGER, farewell).await);
+        handle.close(MuxReason::Local("refused"));
+    }
+}
+
+/// The version of this server.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+async fn first_message(stream: &mut Stream, decoder: &mut Decoder) -> Result<Message, String> {
+    let mut buffer = [0; 2048];
+    loop {
+        if let Some(message) = decoder.next().map_err(|error| error.to_string())? {
+            return Ok(message);
+        }
+        match stream.read(&mut buffer).await {
+            Ok(0) => return Err("the control stream ended before a hello".to_owned()),
+            Ok(count) => decoder.push(buffer.get(..count).unwrap_or_default()),
+            Err(error) => return Err(io_words(&error)),
+        }
+    }
+}
+
+fn io_words(error: &io::Error) -> String {
+    format!("the control stream failed before a hello: {error}")
+}
+
+/// The metric label: a word of a fixed set.
+fn word(reason: &CloseReason) -> &'static str {
+    match reason {
+        CloseReason::UnknownCertificate => "unknown-certificate",
+        CloseReason::Expired => "expired",
+        CloseReason::ClusterDeleted => "cluster-deleted",
+        CloseReason::WrongCluster => "wrong-cluster",
+        CloseReason::VersionUnsupported => "version-unsupported",
+        CloseReason::HelloTimeout => "hello-timeout",
+        CloseReason::ProtocolError => "protocol-error",
+        CloseReason::Overloaded => "overloaded",
+        CloseReason::Draining => "draining",
+        _ => "other",
+    }
+}

@@ -1,0 +1,225 @@
+//! The tunnel door: accepts agents, within bounds.
+//!
+//! Started by the composition root, runs until the server stops accepting. A connection gets its task before its
+//! handshake, so that a silent peer costs a task and a place, and no other agent's time.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use moorline_mtls::TunnelAcceptor;
+use moorline_process::Phase;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+
+use super::admit::Admission;
+use crate::state::State;
+
+/// Pauses after a failed accept (out of file descriptors, most often): doubled each time, within these bounds.
+const PAUSE: Duration = Duration::from_millis(5);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// When the operating system asks a silent peer for a sign of life, how often, and how often in vain. Heartbeats are
+/// quicker; this is for what they do not see.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5)).with_retries(3);
+
+/// How long sent bytes may stay unacknowledged before the operating system gives the connection up.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// The tunnel door.
+pub(crate) struct Door {
+    admission: Arc<Admission>,
+    handshakes: Arc<Semaphore>,
+    addresses: Arc<Addresses>,
+    rate: Rate,
+}
+
+impl Door {
+    /// A door that lets in whom `acceptor` verifies.
+    pub(crate) fn new(state: Arc<State>, acceptor: TunnelAcceptor) -> Self {
+        let tunnel = &state.tunnel;
+        Self {
+            handshakes: Arc::new(Semaphore::new(tunnel.max_handshakes)),
+            addresses: Arc::new(Addresses { most: tunnel.max_handshakes_per_address, busy: Mutex::default() }),
+            rate: Rate::new(tunnel.handshake_rate, Instant::now()),
+            admission: Arc::new(Admission { places: Arc::new(Semaphore::new(tunnel.max_sessions)), acceptor, state }),
+        }
+    }
+
+    /// Accepts agents until [`Phase::StopAccepting`]. To be spawned.
+    pub(crate) async fn serve(mut self, listener: TcpListener) {
+        let phases = self.admission.state.phases.clone();
+        let mut closing = std::pin::pin!(phases.reached(Phase::StopAccepting));
+        let mut pause = PAUSE;
+        loop {
+            let accepted = tokio::select! {
+                () = closing.as_mut() => return,
+                accepted = self.next(&listener) => accepted,
+            };
+            match accepted {
+                Ok((socket, remote, turn)) => {
+                    pause = PAUSE;
+                    self.begin(socket, remote, turn);
+                }
+                Err(error) if is_the_peers(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept agents");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(MAX_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// The next connection, once there is room for its handshake.
+    async fn next(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let turn = Arc::clone(&self.handshakes).acquire_owned().await.map_err(io::Error::other)?;
+        let (socket, remote) = listener.accept().await?;
+        Ok((socket, remote, turn))
+    }
+
+    fn begin(&mut self, socket: TcpStream, remote: SocketAddr, turn: OwnedSemaphorePermit) {
+        let metrics = &self.admission.state.metrics;
+        if !self.rate.take(Instant::now()) {
+            metrics.refuse("rate");
+            tracing::debug!(%remote, reason = "rate", "connection of an agent closed: too many a second");
+            return;
+        }
+        let Some(entry) = self.addresses.enter(remote.ip().to_canonical()) else {
+            metrics.refuse("address-busy");
+            tracing::debug!(%remote, reason = "address-busy", "connection of an agent closed: too many from its address");
+            return;
+        };
+        if let Err(error) = tune(&socket) {
+            tracing::debug!(%remote, %error, "cannot set socket options");
+        }
+        let admission = Arc::clone(&self.admission);
+        metrics.handshakes.inc();
+        self.admission.state.tasks.spawn("tunnel-admission", async move {
+            let phases = admission.state.phases.clone();
+            tokio::select! {
+                () = admission.admit(socket, remote) => {}
+                () = phases.cancelled() => {}
+            }
+            admission.state.metrics.handshakes.dec();
+            drop((entry, turn));
+        });
+    }
+}
+
+fn tune(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let socket = SockRef::from(socket);
+    socket.set_tcp_keepalive(&KEEPALIVE)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
+}
+
+/// Whether it was the one connection that failed, and not the accepting.
+fn is_the_peers(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// How many handshakes each address has in progress. Bounded by the number of all handshakes.
+struct Addresses {
+    most: usize,
+    busy: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One handshake in progress.
+struct Entry {
+    addresses: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl Addresses {
+    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Entry> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = busy.entry(address).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(Entry { addresses: Arc::clone(self), address })
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut busy = self.addresses.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = busy.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                busy.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// A bucket of handshakes: filled at a steady rate, with room for two seconds' worth.
+#[derive(Debug)]
+struct Rate {
+    per_second: f64,
+    level: f64,
+    at: Instant,
+}
+
+impl Rate {
+    fn new(per_second: u32, now: Instant) -> Self {
+        let per_second = f64::from(per_second);
+        Self { per_second, level: per_second * 2.0, at: now }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let filled = self.level + now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
+        self.level = filled.min(self.per_second * 2.0);
+        self.at = now;
+        if self.level < 1.0 {
+            return false;
+        }
+        self.level -= 1.0;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_allows_a_burst_and_then_a_trickle() {
+        let start = Instant::now();
+        let mut rate = Rate::new(10, start);
+        assert_eq!((0..100).filter(|_| rate.take(start)).count(), 20);
+        let later = start + Duration::from_millis(500);
+        assert_eq!((0..100).filter(|_| rate.take(later)).count(), 5);
+        let much_later = start + Duration::from_secs(3600);
+        assert_eq!((0..100).filter(|_| rate.take(much_later)).count(), 20);
+    }
+
+    #[test]
+    fn an_address_has_its_share_and_leaves_nothing_behind() {
+        let addresses = Arc::new(Addresses { most: 2, busy: Mutex::default() });
+        let one: IpAddr = [192, 0, 2, 1].into();
+        let first = addresses.enter(one);
+        let second = addresses.enter(one);
+        assert!(first.is_some() && second.is_some());
+        assert!(addresses.enter(one).is_none());
+        assert!(addresses.enter([192, 0, 2, 2].into()).is_some());
+        drop(first);
+        assert!(addresses.enter(one).is_some());
+        drop(second);
+        assert!(addresses.busy.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,225 @@
+//! One session: what an agent's connection is to the rest of the server.
+//!
+//! Made by `admit` after a good hello, held by the registry, watched by its own control task (`control`). Everything
+//! here is a counter, a flag or a short lock.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use moorline_model::{ClusterName, Fingerprint, SessionId, Timestamp};
+use moorline_mux::Handle;
+use tokio::time::Instant;
+
+use super::orders::Orders;
+use crate::{front::pool::Pool, registry::Routed};
+
+/// What is known of a session when it begins.
+pub(crate) struct Introduction {
+    /// Its id in both logs: the agent chose it, unless another session has it.
+    pub(crate) id: SessionId,
+    /// Whose it is.
+    pub(crate) cluster: ClusterName,
+    /// Where it comes from.
+    pub(crate) remote: SocketAddr,
+    /// The certificate that it was made with.
+    pub(crate) fingerprint: Fingerprint,
+    /// The last second of that certificate.
+    pub(crate) certificate_ends: Timestamp,
+    /// When the hello was answered.
+    pub(crate) since: Timestamp,
+    /// What the agent says it is.
+    pub(crate) agent_version: String,
+    /// What the agent says of its kube-apiserver.
+    pub(crate) kubernetes_version: Option<String>,
+    /// The uid of the cluster's `kube-system` namespace, as the agent says.
+    pub(crate) cluster_uid: Option<String>,
+}
+
+/// How the agent fares with its kube-apiserver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Upstream {
+    /// Nothing was heard yet.
+    Untold,
+    /// The last probe went well.
+    Well,
+    /// It did not, for this reason.
+    Failing(String),
+}
+
+/// One session of a cluster.
+pub(crate) struct Session {
+    about: Introduction,
+    handle: Handle,
+    pool: Arc<Pool>,
+    outstanding: Arc<AtomicUsize>,
+    orders: Orders,
+    began: Instant,
+    /// Milliseconds after `began` at which the last heartbeat was answered.
+    answered_at: AtomicU64,
+    /// Microseconds of the last round trip; 0 before the first.
+    round_trip: AtomicU64,
+    /// Being probed, and not answered yet: used only where there is nothing better.
+    suspect: AtomicBool,
+    /// The agent said that it goes away: what runs may end, nothing new begins.
+    leaving: AtomicBool,
+    told: Mutex<Told>,
+}
+
+/// What the agent said last.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    /// About its kube-apiserver.
+    pub(crate) upstream: Upstream,
+    /// The version of its kube-apiserver.
+    pub(crate) kubernetes_version: Option<String>,
+    /// The uid of its `kube-system` namespace.
+    pub(crate) cluster_uid: Option<String>,
+}
+
+/// One running request of a session.
+#[derive(Debug)]
+pub(crate) struct Outstanding {
+    counter: Arc<AtomicUsize>,
+}
+
+impl Session {
+    /// A session that nobody knows of yet.
+    pub(crate) fn new(mut about: Introduction, handle: Handle, pool: Arc<Pool>) -> Self {
+        let told = Told {
+            upstream: Upstream::Untold,
+            kubernetes_version: about.kubernetes_version.take(),
+            cluster_uid: about.cluster_uid.take(),
+        };
+        Self {
+            about,
+            handle,
+            pool,
+            outstanding: Arc::default(),
+            orders: Orders::default(),
+            began: Instant::now(),
+            answered_at: AtomicU64::new(0),
+            round_trip: AtomicU64::new(0),
+            suspect: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            told: Mutex::new(told),
+        }
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> SessionId {
+        self.about.id
+    }
+
+    /// What was known when it began.
+    pub(crate) fn about(&self) -> &Introduction {
+        &self.about
+    }
+
+    /// Its streams, for whoever was routed here.
+    pub(crate) fn pool(&self, _proof: &Routed) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// What its control task is to do.
+    pub(crate) fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    /// Whether new requests may be sent on it.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.handle.is_open() && !self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is being probed and has not answered yet.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed)
+    }
+
+    /// Starts or ends the time in which other sessions are preferred.
+    pub(crate) fn set_suspect(&self, suspect: bool) {
+        self.suspect.store(suspect, Ordering::Relaxed);
+    }
+
+    /// Takes it out of use; what runs goes on.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// How many requests run on it.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.outstanding.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request in.
+    pub(crate) fn begin(&self) -> Outstanding {
+        self.outstanding.fetch_add(1, Ordering::Relaxed);
+        Outstanding { counter: Arc::clone(&self.outstanding) }
+    }
+
+    /// A heartbeat was answered after this long.
+    pub(crate) fn answered(&self, round_trip: Duration) {
+        self.answered_at.store(millis(self.began.elapsed()), Ordering::Relaxed);
+        self.round_trip.store(u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+
+    /// How long ago the last heartbeat was answered, or the session began.
+    pub(crate) fn answer_age(&self) -> Duration {
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.answered_at.load(Ordering::Relaxed)))
+    }
+
+    /// The last round trip of a heartbeat.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        let micros = self.round_trip.load(Ordering::Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros))
+    }
+
+    /// What the agent said last.
+    pub(crate) fn told(&self) -> Told {
+        self.locked().clone()
+    }
+
+    /// The agent said something; says whether it was news.
+    pub(crate) fn tell(&self, upstream: Upstream, kubernetes_version: Option<String>, uid: Option<String>) -> bool {
+        let mut told = self.locked();
+        let news = told.upstream != upstream;
+        told.upstream = upstream;
+        told.kubernetes_version = kubernetes_version.or_else(|| told.kubernetes_version.take());
+        told.cluster_uid = uid.or_else(|| told.cluster_uid.take());
+        news
+    }
+
+    /// The multiplexer's handle, for the control task and for cutting the session.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.about.id)
+            .field("cluster", &self.about.cluster)
+            .finish_non_exhaustive()
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
