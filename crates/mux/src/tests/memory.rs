@@ -7,6 +7,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::basics::{Pair, pair, pair_with, within};
+use super::raw::{against_raw, data};
+use crate::frame::SYN;
 use crate::{CloseReason, Config, MemoryBudget, Role, Stream};
 
 const MIB: usize = 1 << 20;
@@ -129,6 +131,31 @@ async fn a_session_sheds_the_stalled_not_the_busy() {
     }
     assert!(pair.client.stats().shed_total >= 4);
     assert!(pair.client.stats().buffered <= MIB + 64 * 1024);
+}
+
+/// The owner of a stream that is shed waits to write, and the transport is so stuck that the engine cannot
+/// even forget the stream. The owner must hear of it all the same.
+#[tokio::test(start_paused = true)]
+async fn a_shed_stream_tells_its_waiting_writer() {
+    let config = Config::new(Role::Server)
+        .with_session_memory(256 * 1024)
+        .with_coalesce(1024)
+        .with_write_stall(Duration::from_secs(3600));
+    let (mut ours, mut raw) = against_raw(config, 1024);
+    raw.send(&data(SYN, 1, b"")).await;
+    let stream = within(ours.incoming.accept()).await.unwrap();
+    let (mut read, mut write) = tokio::io::split(stream);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let error = write.write_all(&[0; 250 * 1024]).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    raw.send(&data(0, 1, &[0; 256 * 1024])).await;
+    raw.send(&data(SYN, 3, b"one too many")).await;
+    within(tasks.join_all()).await;
+    assert_eq!(ours.handle.stats().shed_total, 1);
+    assert!(read.read_u8().await.is_err());
 }
 
 /// The other direction: a peer that takes nothing, and a thousand writers.
