@@ -67,9 +67,9 @@ impl Connection {
         if host.contains(':') { format!("[{host}]:{}", self.port) } else { format!("{host}:{}", self.port) }
     }
 
-    /// Where kubectl finds a cluster.
-    pub(crate) fn cluster_url(&self, cluster: &str) -> String {
-        format!("https://{}/clusters/{cluster}", self.authority())
+    /// The URL of a path on the gateway.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.authority())
     }
 }
 

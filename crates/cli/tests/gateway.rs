@@ -114,7 +114,7 @@ fn answer(method: &Method, path: &str) -> (u16, String) {
                                    "managed-cluster.crt": "CERT\n", "managed-cluster.key": "KEY\n"});
             (201, json!({"cluster": west(), "enrolment": enrolment}).to_string())
         }
-        ("GET", "/v1/version") => (200, json!({"version": "9.8.7"}).to_string()),
+        ("GET", "/v1/version") => (200, json!({"version": "9.8.7", "protocolVersion": 1}).to_string()),
         _unknown => failure(404, Reason::NotFound, "managedclusters.moorline.io \"x\" not found"),
     }
 }
@@ -126,9 +126,11 @@ fn failure(code: u16, reason: Reason, message: &str) -> (u16, String) {
 fn west() -> Value {
     json!({
         "apiVersion": "moorline.io/v1alpha1", "kind": "ManagedCluster",
-        "metadata": {"name": "west", "uid": "u-1"},
+        "metadata": {"name": "west", "uid": "11111111-1111-1111-1111-111111111111",
+                     "creationTimestamp": "9999-01-01T00:00:00Z"},
         "spec": {"dialect": "moorline"},
-        "status": {"conditions": [{"type": "ManagedClusterConnected", "status": "False", "reason": "NoSession"}]},
+        "status": {"conditions": [{"type": "ManagedClusterConnected", "status": "False", "reason": "NoSession"}],
+                   "sessions": [], "fingerprints": []},
         "aFieldOfTomorrow": {"kept": true},
     })
 }
@@ -146,7 +148,7 @@ fn err(output: &Output) -> String {
 fn clusters_are_shown_in_every_format() {
     let gateway = Gateway::start();
     let run = |args: &[&str]| ok(&gateway.moorline(args));
-    let table = "NAME   CONNECTED   SESSIONS   AGE\nwest   False       0          <unknown>\n";
+    let table = "NAME   CONNECTED   SESSIONS   AGE\nwest   False       0          0s\n";
     assert_eq!(run(&["cluster", "list"]), table);
     assert_eq!(run(&["cluster", "get", "west"]), table);
     assert_eq!(run(&["cluster", "list", "-o", "name"]), "managedcluster.moorline.io/west\n");
@@ -167,7 +169,7 @@ fn an_added_cluster_comes_as_a_secret_or_as_files() {
     let secret: Value = serde_saphyr::from_str(&ok(&added)).unwrap();
     assert_eq!((&secret["kind"], &secret["data"]["managed-cluster.key"]), (&json!("Secret"), &json!("S0VZCg==")));
     assert_eq!(err(&added), "managedcluster \"west\" created\n");
-    assert_eq!(gateway.asked(), ["POST /v1/clusters {\"labels\":{\"region\":\"eu\"},\"name\":\"west\"}"]);
+    assert_eq!(gateway.asked(), ["POST /v1/clusters {\"name\":\"west\",\"labels\":{\"region\":\"eu\"}}"]);
 
     let dir = gateway.path("west");
     let to_dir = ["cluster", "add", "west", "--output-dir", dir.to_str().unwrap()];

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use moorline_api::{CreateCluster, CreatedCluster, paths};
 use moorline_model::{ClusterName, check_labels};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{enrolment, view};
 use crate::{
@@ -13,9 +14,6 @@ use crate::{
     failure::Failure,
     printer::{Format, Printer},
 };
-
-/// The clusters in the management API.
-pub(super) const CLUSTERS: &str = "/v1/clusters";
 
 pub(super) async fn run(command: ClusterCommand, printer: &mut Printer<'_>) -> Result<(), Failure> {
     match command {
@@ -28,12 +26,7 @@ pub(super) async fn run(command: ClusterCommand, printer: &mut Printer<'_>) -> R
 
 /// All clusters, as a `ManagedClusterList`.
 pub(super) async fn list(client: &Client) -> Result<Value, Failure> {
-    Ok(client.get(CLUSTERS).await?)
-}
-
-/// The path of a cluster in the management API.
-pub(super) fn path_of(name: &ClusterName) -> String {
-    format!("{CLUSTERS}/{name}")
+    Ok(client.get(paths::CLUSTERS).await?)
 }
 
 pub(super) fn parse_name(name: &str) -> Result<ClusterName, Failure> {
@@ -41,43 +34,35 @@ pub(super) fn parse_name(name: &str) -> Result<ClusterName, Failure> {
 }
 
 async fn add(args: &ClusterAddArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
-    let (plan, connection) = Failure::together(Plan::resolve(args), Connection::resolve(&args.connect))?;
+    let (plan, connection) = Failure::together(resolve(args), Connection::resolve(&args.connect))?;
     let client = Client::new(connection)?;
     // The key is handed out once: what can go wrong with writing it must go wrong before it is made.
     let target = match &args.output_dir {
         Some(dir) => enrolment::Target::directory(dir)?,
         None => enrolment::Target::secret(&args.namespace),
     };
-    let body = json!({"name": plan.name, "labels": plan.labels});
-    let created: Value = client.post(CLUSTERS, &body).await?;
+    let created: CreatedCluster = client.post(paths::CLUSTERS, &plan).await?;
     printer.note(&format!("managedcluster {:?} created", plan.name.as_str()));
-    target.write(&plan.name, &created["enrolment"], printer)
+    target.write(&plan.name, &created.enrolment, printer)
 }
 
-struct Plan {
-    name: ClusterName,
-    labels: BTreeMap<String, String>,
-}
-
-impl Plan {
-    fn resolve(args: &ClusterAddArgs) -> Result<Self, Failure> {
-        let mut problems = Vec::new();
-        let name = args.name.parse::<ClusterName>();
-        let name = name.map_err(|error| problems.push(format!("NAME: {:?}: {error}", args.name))).ok();
-        let mut labels = BTreeMap::new();
-        for label in &args.labels {
-            match label.split_once('=') {
-                Some((key, value)) => drop(labels.insert(key.to_owned(), value.to_owned())),
-                None => problems.push(format!("--label: {label:?} is not KEY=VALUE")),
-            }
+fn resolve(args: &ClusterAddArgs) -> Result<CreateCluster, Failure> {
+    let mut problems = Vec::new();
+    let name = args.name.parse::<ClusterName>();
+    let name = name.map_err(|error| problems.push(format!("NAME: {:?}: {error}", args.name))).ok();
+    let mut labels = BTreeMap::new();
+    for label in &args.labels {
+        match label.split_once('=') {
+            Some((key, value)) => drop(labels.insert(key.to_owned(), value.to_owned())),
+            None => problems.push(format!("--label: {label:?} is not KEY=VALUE")),
         }
-        if let Err(error) = check_labels(&labels) {
-            problems.push(format!("--label: {error}"));
-        }
-        match name {
-            Some(name) if problems.is_empty() => Ok(Self { name, labels }),
-            _wrong => Err(Failure::bad_input(problems)),
-        }
+    }
+    if let Err(error) = check_labels(&labels) {
+        problems.push(format!("--label: {error}"));
+    }
+    match name {
+        Some(name) if problems.is_empty() => Ok(CreateCluster { name, labels }),
+        _wrong => Err(Failure::bad_input(problems)),
     }
 }
 
@@ -95,7 +80,7 @@ async fn show_list(args: &ClusterListArgs, printer: &mut Printer<'_>) -> Result<
 async fn get(args: &ClusterGetArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
     let (name, connection) = Failure::together(parse_name(&args.name), Connection::resolve(&args.connect))?;
     let client = Client::new(connection)?;
-    let cluster: Value = client.get(&path_of(&name)).await?;
+    let cluster: Value = client.get(&paths::cluster(&name)).await?;
     show(&cluster, args.output, printer)
 }
 
@@ -115,7 +100,7 @@ async fn delete(args: &ClusterDeleteArgs, printer: &mut Printer<'_>) -> Result<(
     // As kubectl does: go on with the others, and fail at the end.
     let mut failed: Option<Failure> = None;
     for name in &names {
-        match client.delete::<Value>(&path_of(name)).await {
+        match client.delete::<Value>(&paths::cluster(name)).await {
             Ok(_status) => printer.line(&format!("managedcluster {:?} deleted", name.as_str()))?,
             Err(error) => match &mut failed {
                 Some(failed) => failed.what.extend(Failure::from(error).what),

@@ -3,17 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use moorline_api::Enrolment;
 use moorline_model::ClusterName;
 use moorline_process::private_file::{create_private, private_dir};
-use serde_json::Value;
 
 use crate::{failure::Failure, kubeconfig::Node, printer::Printer};
 
-/// The files of an agent's certificate directory, by the names that the management API gives them.
+/// The files of an agent's certificate directory.
 const FILES: [&str; 3] = ["management-cluster.crt", "managed-cluster.crt", "managed-cluster.key"];
 /// The address that the agent dials, beside them.
 const ADDRESS_FILE: &str = "management-cluster-addr";
-const ADDRESS: &str = "managementClusterAddr";
 
 /// The Secret that the agent's Deployment mounts.
 const SECRET: &str = "moorline-agent-certs";
@@ -48,24 +47,29 @@ impl Target {
     pub(super) fn write(
         &self,
         name: &ClusterName,
-        enrolment: &Value,
+        enrolment: &Enrolment,
         printer: &mut Printer<'_>,
     ) -> Result<(), Failure> {
         match self {
             Self::Directory(dir) => write_files(dir, name, enrolment, printer),
             Self::Secret { namespace } => {
-                let yaml = secret(namespace, name, enrolment)?.to_yaml();
+                let yaml = secret(namespace, name, enrolment).to_yaml();
                 printer.text(&yaml.map_err(|error| Failure::because("cannot write the Secret", &error))?)
             }
         }
     }
 }
 
-fn write_files(dir: &Path, name: &ClusterName, enrolment: &Value, printer: &mut Printer<'_>) -> Result<(), Failure> {
-    for file in FILES {
-        write(&dir.join(file), field(enrolment, file)?, name)?;
+fn write_files(
+    dir: &Path,
+    name: &ClusterName,
+    enrolment: &Enrolment,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    for (file, content) in files(enrolment) {
+        write(&dir.join(file), content, name)?;
     }
-    let address = field(enrolment, ADDRESS)?;
+    let address = &enrolment.management_cluster_addr;
     write(&dir.join(ADDRESS_FILE), address, name)?;
     printer.line(&format!("{} written to {}", FILES.join(", "), dir.display()))?;
     printer.note(&format!(
@@ -82,12 +86,9 @@ fn write(path: &Path, content: &str, name: &ClusterName) -> Result<(), Failure> 
     })
 }
 
-fn secret(namespace: &str, name: &ClusterName, enrolment: &Value) -> Result<Node, Failure> {
-    let mut data = Node::Map(Vec::new());
-    for file in FILES {
-        data.set(file, Node::text(BASE64_STANDARD.encode(field(enrolment, file)?)));
-    }
-    Ok(Node::map([
+fn secret(namespace: &str, name: &ClusterName, enrolment: &Enrolment) -> Node {
+    let data = files(enrolment).map(|(file, content)| (file, Node::text(BASE64_STANDARD.encode(content))));
+    Node::map([
         ("apiVersion", Node::text("v1")),
         ("kind", Node::text("Secret")),
         (
@@ -100,20 +101,23 @@ fn secret(namespace: &str, name: &ClusterName, enrolment: &Value) -> Result<Node
                     "annotations",
                     Node::map([
                         ("moorline.io/cluster", Node::text(name.as_str())),
-                        ("moorline.io/management-cluster-addr", Node::text(field(enrolment, ADDRESS)?)),
+                        ("moorline.io/management-cluster-addr", Node::text(&enrolment.management_cluster_addr)),
                     ]),
                 ),
             ]),
         ),
         ("type", Node::text("Opaque")),
-        ("data", data),
-    ]))
+        ("data", Node::map(data)),
+    ])
 }
 
-fn field<'a>(enrolment: &'a Value, name: &str) -> Result<&'a str, Failure> {
-    enrolment.get(name).and_then(Value::as_str).ok_or_else(|| {
-        Failure::failed(format!("the gateway's answer has no {name:?}")).hint("is it of a version like this program's?")
-    })
+fn files(enrolment: &Enrolment) -> [(&'static str, &str); 3] {
+    let [authorities, certificate, key] = FILES;
+    [
+        (authorities, &enrolment.management_cluster_crt),
+        (certificate, &enrolment.managed_cluster_crt),
+        (key, enrolment.managed_cluster_key.expose()),
+    ]
 }
 
 #[cfg(test)]
@@ -124,14 +128,15 @@ mod tests {
 
     use super::*;
 
-    fn enrolment() -> Value {
-        json!({"managementClusterAddr": "gw.example:9449", "management-cluster.crt": "CA\n",
-               "managed-cluster.crt": "CERT\n", "managed-cluster.key": "KEY\n"})
+    fn enrolment() -> Enrolment {
+        let json = json!({"managementClusterAddr": "gw.example:9449", "management-cluster.crt": "CA\n",
+                          "managed-cluster.crt": "CERT\n", "managed-cluster.key": "KEY\n"});
+        serde_json::from_value(json).unwrap()
     }
 
     #[test]
     fn the_secret_is_what_the_agent_mounts() {
-        let yaml = secret("moorline", &"west".parse().unwrap(), &enrolment()).unwrap().to_yaml().unwrap();
+        let yaml = secret("moorline", &"west".parse().unwrap(), &enrolment()).to_yaml().unwrap();
         assert_eq!(
             yaml,
             "\

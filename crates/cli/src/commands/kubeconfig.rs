@@ -1,9 +1,10 @@
 //! `moorline kubeconfig NAME`: a context with which plain kubectl reaches the cluster through the gateway.
 
+use moorline_api::paths;
 use moorline_model::ClusterName;
 use serde_json::Value;
 
-use super::cluster::{parse_name, path_of};
+use super::cluster::parse_name;
 use crate::{
     args::KubeconfigArgs,
     client::Client,
@@ -16,7 +17,7 @@ use crate::{
 pub(super) async fn run(args: &KubeconfigArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
     let (name, connection) = Failure::together(parse_name(&args.name), Connection::resolve(&args.connect))?;
     // A context for a cluster that does not exist would fail later, and less clearly.
-    let _cluster: Value = Client::new(connection.clone())?.get(&path_of(&name)).await?;
+    let _cluster: Value = Client::new(connection.clone())?.get(&paths::cluster(&name)).await?;
     let entry = entry(&name, connection);
     if args.stdout {
         let yaml = kubeconfig::render(&entry).map_err(|error| Failure::because("cannot write the context", &error))?;
@@ -41,7 +42,7 @@ pub(super) async fn run(args: &KubeconfigArgs, printer: &mut Printer<'_>) -> Res
 pub(super) fn entry(name: &ClusterName, connection: Connection) -> Entry {
     Entry {
         name: context_name(name.as_str()),
-        server: connection.cluster_url(name.as_str()),
+        server: connection.url(&paths::kubernetes(name)),
         authorities: connection.authorities,
         credential: connection.credential,
     }

@@ -1,28 +1,47 @@
 //! `moorline server` and `moorline agent`: the two programs, for those who would rather carry one.
 
 use moorline_process::{logs, signals};
+use moorline_server::AppError;
 
 use crate::{
     args::{AgentArgs, LogArgs, ServerArgs},
-    failure::Failure,
+    failure::{Failure, chain},
 };
 
 pub(super) async fn server(args: ServerArgs) -> Result<(), Failure> {
     init(&args.log)?;
-    let config = moorline_server::Config::resolve(args.config)
-        .map_err(|problems| Failure::bad_input(problems.0.iter().map(ToString::to_string)))?;
     let terminated = terminated()?;
-    let app = moorline_server::App::build(config).await.map_err(|error| Failure::because("the server", &error))?;
-    app.run(terminated).await.map_err(|error| Failure::because("the server", &error))
+    let app = build_server(args.config).await?;
+    // What was cut is in the log; the exit code is that of a server that ended as it was told to.
+    let _outcome = app.run(terminated).await;
+    Ok(())
 }
 
 pub(super) async fn agent(args: AgentArgs) -> Result<(), Failure> {
     init(&args.log)?;
-    let config = moorline_agent::Config::from_raw(&args.config)
-        .map_err(|error| Failure::bad_input(error.problems().iter().map(ToString::to_string)))?;
     let terminated = terminated()?;
-    let app = moorline_agent::App::build(config).map_err(|error| Failure::because("the agent", &error))?;
+    let app = build_agent(&args.config)?;
     app.run(terminated).await.map_err(|error| Failure::because("the agent", &error))
+}
+
+/// A server whose sockets are bound.
+pub(super) async fn build_server(raw: moorline_server::RawConfig) -> Result<moorline_server::App, Failure> {
+    let all = |problems: &moorline_server::Problems| {
+        Failure::bad_input(problems.0.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let config = moorline_server::Config::resolve(raw).map_err(|problems| all(&problems))?;
+    moorline_server::App::build(config).await.map_err(|error| match &error {
+        AppError::Problems(problems) => all(problems),
+        other if other.exit_code() == 2 => Failure::bad_input([chain(other)]),
+        other => Failure::failed(chain(other)),
+    })
+}
+
+/// An agent whose sockets are bound.
+pub(super) fn build_agent(raw: &moorline_agent::RawConfig) -> Result<moorline_agent::App, Failure> {
+    let config = moorline_agent::Config::from_raw(raw)
+        .map_err(|error| Failure::bad_input(error.problems().iter().map(ToString::to_string)))?;
+    moorline_agent::App::build(config).map_err(|error| Failure::because("the agent", &error))
 }
 
 fn init(log: &LogArgs) -> Result<(), Failure> {

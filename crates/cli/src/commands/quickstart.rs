@@ -20,7 +20,7 @@ use self::{
     house::House,
     plan::{Door, Managed, Plan},
 };
-use super::kubeconfig::entry;
+use super::{kubeconfig::entry, programs::build_server};
 use crate::{
     args::QuickstartArgs,
     client::Client,
@@ -111,9 +111,7 @@ async fn server(plan: &Plan, printer: &mut Printer<'_>) -> Result<moorline_serve
         drain_grace: Some(house::DRAIN.to_owned()),
         ..moorline_server::RawConfig::default()
     };
-    let config = moorline_server::Config::resolve(raw)
-        .map_err(|problems| Failure::bad_input(problems.0.iter().map(ToString::to_string)))?;
-    moorline_server::App::build(config).await.map_err(|error| Failure::because("the server", &error))
+    build_server(raw).await
 }
 
 /// As whom and where the quickstart itself, and its user, talk to the gateway.

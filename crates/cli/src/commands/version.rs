@@ -1,6 +1,6 @@
 //! `moorline version`: of this program, and of the gateway where one is named.
 
-use serde_json::Value;
+use moorline_api::{Version, paths};
 
 use crate::{args::VersionArgs, client::Client, connection::Connection, failure::Failure, printer::Printer};
 
@@ -12,7 +12,6 @@ pub(super) async fn run(args: &VersionArgs, printer: &mut Printer<'_>) -> Result
         return Ok(());
     }
     let client = Client::new(Connection::resolve(connect)?)?;
-    let said: Value = client.get("/v1/version").await?;
-    let version = said.get("version").and_then(Value::as_str).unwrap_or("unknown");
-    printer.line(&format!("Server Version: v{}", version.trim_start_matches('v')))
+    let server: Version = client.get(paths::VERSION).await?;
+    printer.line(&format!("Server Version: v{}", server.version.trim_start_matches('v')))
 }

@@ -2,6 +2,7 @@
 //!
 //! Works on the JSON as it came, so that `-o json` shows what a newer gateway says and an older one does not.
 
+use moorline_api::condition;
 use moorline_demo::age;
 use moorline_model::Timestamp;
 use serde_json::Value;
@@ -54,7 +55,7 @@ pub(super) fn status(list: &Value, now: i64, wide: bool) -> Table {
     }
     let mut table = Table::new(&header);
     for cluster in items(list) {
-        let condition = condition(cluster);
+        let condition = connectedness(cluster);
         let mut cells = vec![
             text(cluster, "/metadata/name"),
             connected(cluster),
@@ -97,12 +98,12 @@ fn items(list: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn connected(cluster: &Value) -> String {
-    condition(cluster).map_or_else(|| "Unknown".to_owned(), |condition| scalar(condition.get("status")))
+    connectedness(cluster).map_or_else(|| "Unknown".to_owned(), |condition| scalar(condition.get("status")))
 }
 
-fn condition(cluster: &Value) -> Option<&Value> {
+fn connectedness(cluster: &Value) -> Option<&Value> {
     let conditions = cluster.pointer("/status/conditions")?.as_array()?;
-    conditions.iter().find(|condition| condition["type"] == "ManagedClusterConnected")
+    conditions.iter().find(|condition| condition["type"] == condition::CONNECTED)
 }
 
 fn sessions(cluster: &Value) -> &[Value] {

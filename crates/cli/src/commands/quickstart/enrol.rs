@@ -1,15 +1,13 @@
 //! The quickstart's cluster and the files of its agent: found from the last start, or made.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use http::StatusCode;
+use moorline_api::{CreateCluster, CreatedCluster, paths};
 use moorline_model::ClusterName;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::super::{
-    cluster::{CLUSTERS, path_of},
-    enrolment::Target,
-};
+use super::super::enrolment::Target;
 use crate::{
     client::{CallError, Client},
     failure::Failure,
@@ -27,7 +25,7 @@ pub(super) enum Came {
 
 /// Makes sure that the gateway knows the cluster and that `dir` holds the files of its agent.
 pub(super) async fn ensure(client: &Client, name: &ClusterName, dir: &Path) -> Result<Came, Failure> {
-    let known = match client.get::<Value>(&path_of(name)).await {
+    let known = match client.get::<Value>(&paths::cluster(name)).await {
         Ok(_cluster) => true,
         Err(CallError::Refused(StatusCode::NOT_FOUND, _)) => false,
         Err(error) => return Err(error.into()),
@@ -37,7 +35,7 @@ pub(super) async fn ensure(client: &Client, name: &ClusterName, dir: &Path) -> R
         return Ok(Came::FromLastStart);
     }
     if known {
-        client.delete::<Value>(&path_of(name)).await?;
+        client.delete::<Value>(&paths::cluster(name)).await?;
     }
     // Whatever is there belongs to no cluster that the gateway knows.
     if dir.exists() {
@@ -45,9 +43,10 @@ pub(super) async fn ensure(client: &Client, name: &ClusterName, dir: &Path) -> R
             .map_err(|error| Failure::because(&format!("cannot remove the stale {}", dir.display()), &error))?;
     }
     let target = Target::directory(dir)?;
-    let labels = json!({"moorline.io/quickstart": "true"});
-    let created: Value = client.post(CLUSTERS, &json!({"name": name, "labels": labels})).await?;
+    let labels = BTreeMap::from([("moorline.io/quickstart".to_owned(), "true".to_owned())]);
+    let cluster = CreateCluster { name: name.clone(), labels };
+    let created: CreatedCluster = client.post(paths::CLUSTERS, &cluster).await?;
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    target.write(name, &created["enrolment"], &mut Printer::new(&mut out, &mut err))?;
+    target.write(name, &created.enrolment, &mut Printer::new(&mut out, &mut err))?;
     Ok(if known { Came::Again } else { Came::New })
 }

@@ -1,13 +1,13 @@
 //! The running parts of a quickstart: server, agent and demo API, each a tracked task, ended together.
 
-use std::{future::Future, net::SocketAddr, path::Path, time::Duration};
+use std::{convert::Infallible, future::Future, net::SocketAddr, path::Path, time::Duration};
 
 use moorline_demo::Demo;
 use moorline_process::{Registry, Tasks};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::plan::Managed;
+use super::{super::programs::build_agent, plan::Managed};
 use crate::failure::{Failure, chain};
 
 /// What all parts together may take to end once told to: they drain for a second or two each.
@@ -34,7 +34,10 @@ impl House {
     /// Runs the server.
     pub(super) fn serve(&self, server: moorline_server::App) {
         let stop = self.stop.clone();
-        self.part("server", async move { server.run(stop.cancelled_owned()).await });
+        self.part("server", async move {
+            let _outcome = server.run(stop.cancelled_owned()).await;
+            Ok::<_, Infallible>(())
+        });
     }
 
     /// Runs the demo API, and says where it is.
@@ -44,7 +47,7 @@ impl House {
         let stop = self.stop.clone();
         self.part("demo", async move {
             demo.run(stop.cancelled_owned()).await;
-            Ok::<_, std::convert::Infallible>(())
+            Ok::<_, Infallible>(())
         });
         Ok(addr)
     }
@@ -104,7 +107,5 @@ pub(super) fn agent(
     if let Managed::Real { kubeconfig, context } = managed {
         (raw.kubeconfig, raw.context) = (Some(kubeconfig.clone()), context.clone());
     }
-    let config = moorline_agent::Config::from_raw(&raw)
-        .map_err(|error| Failure::bad_input(error.problems().iter().map(ToString::to_string)))?;
-    moorline_agent::App::build(config).map_err(|error| Failure::because("the agent", &error))
+    build_agent(&raw)
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use moorline_api::paths;
 use moorline_model::ClusterName;
 use serde_json::{Value, json};
 
@@ -23,7 +24,7 @@ pub(super) async fn whoami(
     name: &ClusterName,
     managed: &Managed,
 ) -> Result<(String, Duration), Failure> {
-    let path = format!("/clusters/{name}/apis/authentication.k8s.io/v1/selfsubjectreviews");
+    let path = format!("{}/apis/authentication.k8s.io/v1/selfsubjectreviews", paths::kubernetes(name));
     let review = json!({"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1"});
     let begun = Instant::now();
     let mut tries = tokio::time::interval(PAUSE);
