@@ -9,6 +9,7 @@
 mod accept;
 mod identify;
 mod impersonate;
+mod pace;
 mod respond;
 mod upgrade;
 pub(crate) mod upstream;
@@ -30,6 +31,7 @@ use tokio::{
 
 pub(crate) use accept::stream;
 use identify::Arrived;
+use pace::Pace;
 use respond::Refusal;
 pub(crate) use respond::{AnswerBody, Chain};
 use upgrade::Splice;
@@ -68,9 +70,13 @@ struct Running {
     _counted: crate::metrics::Running,
 }
 
-/// Where a request leaves the other connection of its upgrade, for the stream's task to pick up.
-#[derive(Clone, Default)]
-struct Switchboard(Arc<Mutex<Option<Splice>>>);
+/// What the requests of one stream share with the stream's task.
+#[derive(Default)]
+struct Line {
+    /// Where a request leaves the other connection of its upgrade.
+    splice: Mutex<Option<Splice>>,
+    pace: Arc<Pace>,
+}
 
 impl Service {
     /// Dials nothing yet.
@@ -85,11 +91,11 @@ impl Service {
     }
 
     /// The life of a request, in the order of its steps.
-    async fn answer(&self, request: Request<Incoming>, switchboard: &Switchboard) -> Response<AnswerBody> {
+    async fn answer(&self, request: Request<Incoming>, line: &Line) -> Response<AnswerBody> {
         let began = Instant::now();
         let arrived = Arrived::new(request);
         let id = arrived.request_id();
-        match self.pass(arrived, switchboard).await {
+        match self.pass(arrived, line).await {
             Ok(response) => {
                 let status = response.status();
                 self.metrics.answered(status, began.elapsed());
@@ -104,7 +110,7 @@ impl Service {
         }
     }
 
-    async fn pass(&self, arrived: Arrived, switchboard: &Switchboard) -> Result<Response<AnswerBody>, Refusal> {
+    async fn pass(&self, arrived: Arrived, line: &Line) -> Result<Response<AnswerBody>, Refusal> {
         if self.phases.current() >= Phase::Draining {
             return Err(Refusal::ShuttingDown);
         }
@@ -113,10 +119,10 @@ impl Service {
         let running = self.admit()?;
         let switching = impersonated.take_upgrade();
         match self.upstream.forward(impersonated).await? {
-            Answer::Response(response) => Ok(respond::from_upstream(response, running)),
+            Answer::Response(response) => Ok(respond::from_upstream(response, running, &line.pace)),
             Answer::Switched(response, theirs) => {
                 let Some(ours) = switching else { return Err(Refusal::UnaskedSwitch) };
-                switchboard.leave(Splice::new(ours, theirs, running));
+                line.leave(Splice::new(ours, theirs, running));
                 Ok(respond::switched(response))
             }
         }
@@ -128,13 +134,13 @@ impl Service {
     }
 }
 
-impl Switchboard {
+impl Line {
     fn leave(&self, splice: Splice) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(splice);
+        *self.splice.lock().unwrap_or_else(PoisonError::into_inner) = Some(splice);
     }
 
     fn take(&self) -> Option<Splice> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.splice.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

@@ -10,13 +10,13 @@ use moorline_mux::Stream;
 use moorline_wire::limits;
 use tokio_util::sync::CancellationToken;
 
-use super::{IDLE, Service, Switchboard};
+use super::{IDLE, Line, Service, pace::Paced};
 
 /// Serves a stream until it ends. After `draining` it ends with the request that runs, or at once if none does.
 pub(crate) async fn stream(stream: Stream, service: Arc<Service>, draining: CancellationToken) {
-    let switchboard = Switchboard::default();
+    let line = Line::default();
     let answering = service_fn(|request| {
-        let answer = service.answer(request, &switchboard);
+        let answer = service.answer(request, &line);
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()
@@ -25,13 +25,14 @@ pub(crate) async fn stream(stream: Stream, service: Arc<Service>, draining: Canc
         // Half-closed streams are not asked to be: a server that ends its side in the middle of a request has gone,
         // and this is how hyper tells us, also while a watch is silent.
         .half_close(false)
+        // How much is held for bodies is bounded by `pace`.
         .max_header_size(limits::REQUEST_HEAD)
         .max_buf_size(limits::REQUEST_HEAD)
         // Streams of the multiplexer copy what they are given, so gathering is done for them anyway.
         .writev(false)
         // The kube-apiserver's own date passes through; ours would be a guess.
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(stream), answering)
+        .serve_connection(TokioIo::new(Paced::new(stream, Arc::clone(&line.pace))), answering)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
@@ -47,7 +48,7 @@ pub(crate) async fn stream(stream: Stream, service: Arc<Service>, draining: Canc
     };
     match ended {
         Ok(()) => {
-            if let Some(splice) = switchboard.take() {
+            if let Some(splice) = line.take() {
                 splice.run().await;
             }
         }

@@ -6,7 +6,8 @@
 use std::{
     fmt::Display,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use thiserror::Error;
 
 use super::{
     Running,
+    pace::Pace,
     upstream::{ResponseBody, UpstreamError},
 };
 
@@ -113,11 +115,16 @@ impl Refusal {
 }
 
 /// The kube-apiserver's answer, without what belongs to its connection or to our protocol.
-pub(super) fn from_upstream(mut response: Response<ResponseBody>, running: Running) -> Response<AnswerBody> {
+pub(super) fn from_upstream(
+    mut response: Response<ResponseBody>,
+    running: Running,
+    pace: &Arc<Pace>,
+) -> Response<AnswerBody> {
     *response.version_mut() = Version::HTTP_11;
     clean(response.headers_mut());
     remove_hop_by_hop(response.headers_mut());
-    response.map(|body| AnswerBody(Inner::Upstream { body, _running: running }))
+    let pace = Arc::clone(pace);
+    response.map(|body| AnswerBody(Inner::Upstream { body, pace, _running: running }))
 }
 
 /// The kube-apiserver's `101`.
@@ -166,7 +173,7 @@ fn listed(headers: &HeaderMap) -> Vec<HeaderName> {
 pub(crate) struct AnswerBody(Inner);
 
 enum Inner {
-    Upstream { body: ResponseBody, _running: Running },
+    Upstream { body: ResponseBody, pace: Arc<Pace>, _running: Running },
     Text(Option<Bytes>),
 }
 
@@ -182,7 +189,16 @@ impl Body for AnswerBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut self.0 {
-            Inner::Upstream { body, .. } => Pin::new(body).poll_frame(cx),
+            Inner::Upstream { body, pace, .. } => {
+                ready!(pace.poll_ready(cx));
+                let polled = Pin::new(body).poll_frame(cx);
+                if let Poll::Ready(Some(Ok(frame))) = &polled
+                    && let Some(data) = frame.data_ref()
+                {
+                    pace.gave(data.len());
+                }
+                polled
+            }
             Inner::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
         }
     }
