@@ -19,13 +19,14 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use moorline_mtls::GatewayAcceptor;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::watch,
 };
 
-use crate::bench::spawn;
+use crate::bench::{PATIENCE, spawn};
 
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
@@ -35,6 +36,7 @@ pub(crate) struct Upstream {
 #[derive(Default)]
 struct State {
     heads: Mutex<Vec<Head>>,
+    users: Mutex<Vec<Option<String>>>,
     running: AtomicUsize,
     connections: AtomicUsize,
     uploaded: AtomicUsize,
@@ -63,6 +65,30 @@ impl Upstream {
             }
         });
         upstream
+    }
+
+    /// The same over TLS, believing nobody and asking for no certificate.
+    pub(crate) async fn start_tls(acceptor: GatewayAcceptor) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = Self { address: listener.local_addr().unwrap(), state: Arc::default() };
+        let state = Arc::clone(&upstream.state);
+        spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let (acceptor, state) = (acceptor.clone(), Arc::clone(&state));
+                spawn(async move {
+                    if let Ok((tls, peer)) = acceptor.accept(socket, PATIENCE).await {
+                        state.users.lock().unwrap().push(peer.and_then(|peer| peer.common_name()));
+                        serve(tls, state).await;
+                    }
+                });
+            }
+        });
+        upstream
+    }
+
+    /// Who came by client certificate, for each connection over TLS.
+    pub(crate) fn users(&self) -> Vec<Option<String>> {
+        self.state.users.lock().unwrap().clone()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -105,7 +131,7 @@ impl Upstream {
     }
 }
 
-async fn serve(socket: TcpStream, state: Arc<State>) {
+async fn serve(socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, state: Arc<State>) {
     state.connections.fetch_add(1, Ordering::SeqCst);
     let mut cut = state.cut.subscribe();
     let service = service_fn(|request| answer(request, Arc::clone(&state)));

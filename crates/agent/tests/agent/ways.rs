@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use moorline_ca::Authority;
+use moorline_ca::{Authority, SubjectName};
+use moorline_mtls::{GatewayAcceptor, KeyPair, Roots};
+use moorline_wire::Failure;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
     net::{TcpListener, TcpStream},
@@ -100,6 +102,44 @@ async fn a_server_that_does_not_believe_the_agent_says_so() {
     let agent = Agent::start(&hub.raw(&upstream.url()));
     assert!(within(hub.handshake()).await.unwrap().is_err());
     agent.says("our certificate was issued by an authority that it does not trust").await;
+}
+
+#[tokio::test]
+async fn the_kube_apiserver_over_tls_by_client_certificate_and_name() {
+    let authority = Authority::generate("kubernetes", now(), DAY).unwrap();
+    let issued = authority.issue_server(&[SubjectName::Dns("kubernetes".to_owned())], now(), DAY).unwrap();
+    let keys = KeyPair::from_pem(issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap();
+    let roots = Roots::from_pem(authority.certificate_pem().as_bytes()).unwrap();
+    let upstream = Upstream::start_tls(GatewayAcceptor::new(keys, Some(roots.into())).unwrap()).await;
+    let files = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        std::fs::write(files.path().join(name), text).unwrap();
+        files.path().join(name)
+    };
+    let user = authority.issue_user("agent", &[], now(), DAY).unwrap();
+    let hub = Hub::start().await;
+    let mut raw = hub.raw(&format!("https://{}", upstream.address));
+    raw.kube_ca_file = Some(write("ca.crt", authority.certificate_pem()));
+    raw.kube_client_certificate_file = Some(write("agent.crt", &user.certificate_pem));
+    raw.kube_client_key_file = Some(write("agent.key", &user.key_pem));
+    raw.kube_token_file = None;
+
+    let agent = Agent::start(&raw);
+    let response = hub.session(QUIET).await.get("/x").await;
+    assert_eq!(Failure::of_response(response.headers()), Some(Failure::UpstreamTls), "not by its address");
+    agent.says("TLS with the kube-apiserver").await;
+    drop(agent);
+
+    raw.kube_tls_server_name = Some("kubernetes".to_owned());
+    let _agent = Agent::start(&raw);
+    let session = hub.session(QUIET).await;
+    for _ in 0..3 {
+        assert_eq!(text(session.get("/x").await).await, "fine");
+    }
+    assert!(upstream.users().iter().all(|user| user.as_deref() == Some("agent")), "{:?}", upstream.users());
+    let head = upstream.heads("/x").remove(0);
+    assert!(!head.headers.contains_key("authorization"));
+    assert_eq!(head.headers["impersonate-user"], "ann");
 }
 
 #[tokio::test]
