@@ -175,7 +175,9 @@ async fn a_saturated_session_closes_at_once_and_everybody_hears_of_it() {
         let closing = Instant::now();
         while let Some(ended) = pair.drivers.join_next().await {
             let reason = ended.unwrap();
-            assert!(matches!(reason, CloseReason::Local(_) | CloseReason::PeerClosed), "{reason}");
+            // The other end sees the transport closed or reset, as TCP has it.
+            let seen = matches!(reason, CloseReason::Local(_) | CloseReason::PeerClosed | CloseReason::Io(..));
+            assert!(seen, "{reason}");
         }
         assert!(closing.elapsed() < Duration::from_secs(1), "{:?}", closing.elapsed());
         let waiting = 20; // those that never read
@@ -186,6 +188,32 @@ async fn a_saturated_session_closes_at_once_and_everybody_hears_of_it() {
         })
         .await;
     }
+}
+
+/// A transport that is dropped while bytes for it are on their way is reset, and the peer loses what it
+/// has not read. So the farewell waits until the peer has closed.
+#[tokio::test(start_paused = true)]
+async fn the_last_bytes_of_a_drained_session_arrive() {
+    let shape = Shape { latency: Duration::from_millis(50), rate: 1 << 20, ..Shape::default() };
+    let mut pair = linked(shape, Config::new(Role::Client), Config::new(Role::Server));
+    let (mut ours, mut theirs) = pair.stream().await;
+    let answering = async {
+        assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
+        theirs.write_all(&[3; 250_000]).await.unwrap();
+        theirs.shutdown().await.unwrap();
+        drop(theirs);
+        pair.server.drain();
+    };
+    let mut got = Vec::new();
+    let asking = async {
+        ours.shutdown().await.unwrap();
+        ours.read_to_end(&mut got).await
+    };
+    let ((), read) = within(async { tokio::join!(answering, asking) }).await;
+    assert_eq!(read.unwrap(), 250_000);
+    drop(ours);
+    assert_eq!(within(pair.client.closed()).await, CloseReason::PeerGoAway(0));
+    assert_eq!(within(pair.server.closed()).await, CloseReason::Drained);
 }
 
 /// A peer that takes nothing cannot hold up a drained session for long.

@@ -68,6 +68,8 @@ fn feed(role: Role, bytes: &[u8], pieces: usize) -> CloseReason {
         let all = async { tokio::join!(ended, sending, draining).0 };
         let reason = tokio::time::timeout(Duration::from_secs(60), all).await.expect("it ends");
         tasks.join_all().await;
+        drop(handle);
+        assert_eq!(budget.used(), 0, "all is given back");
         reason
     })
 }

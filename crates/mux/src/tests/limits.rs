@@ -76,6 +76,30 @@ async fn a_flood_of_streams_is_reset_and_the_session_lives() {
     assert!(ours.handle.is_open());
 }
 
+/// While the transport takes nothing, the engine cannot forget streams that were dropped, and a peer that
+/// reads nothing could pile them up. They keep their places.
+#[tokio::test(start_paused = true)]
+async fn dropped_streams_keep_their_places_while_the_engine_has_them() {
+    let (mut ours, mut raw) = against_raw(server().with_max_inbound_streams(10).with_coalesce(1024), 512);
+    let mut stuck = ours.handle.open().await.unwrap();
+    let filling = tokio::time::timeout(Duration::from_secs(1), stuck.write_all(&[0; 1 << 20])).await;
+    assert!(filling.is_err(), "the transport is full");
+    for id in 0..100 {
+        raw.send(&data(SYN, id * 2 + 1, b"")).await;
+        let accepting = tokio::time::timeout(Duration::from_millis(10), ours.incoming.accept());
+        drop(accepting.await);
+    }
+    let stats = ours.handle.stats();
+    assert_eq!((stats.accepted_total, stats.refused_total), (10, 90));
+    // The peer reads again, and all places are free again.
+    within(async {
+        while ours.handle.session().inbound.used() > 0 {
+            raw.rest().await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_full_backlog_resets_the_newcomer() {
     let (ours, mut raw) = against_raw(server().with_accept_backlog(4), 1 << 20);
@@ -137,6 +161,23 @@ async fn opens_wait_for_a_peer_that_does_not_acknowledge() {
     assert!(late.is_err(), "the 257th waits");
     raw.send_frame(frame(Kind::WindowUpdate, ACK, 1, 0)).await;
     within(ours.handle.open()).await.unwrap();
+}
+
+/// As above, and the peer refuses instead: the engine wakes nobody for that.
+#[tokio::test(start_paused = true)]
+async fn opens_go_on_when_the_peer_refuses_earlier_ones() {
+    let (ours, mut raw) = against_raw(client(), 1 << 20);
+    let mut held = Vec::new();
+    for _ in 0..256 {
+        held.push(within(ours.handle.open()).await.unwrap());
+    }
+    let opening = ours.handle.open();
+    let refusing = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        raw.send_frame(Header::reset(1)).await;
+    };
+    let (opened, ()) = within(async { tokio::join!(opening, refusing) }).await;
+    opened.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

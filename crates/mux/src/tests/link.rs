@@ -75,6 +75,8 @@ struct Way {
     /// When the wire has sent all that it was given.
     free_at: Instant,
     finished: bool,
+    /// The reading end is gone.
+    deaf: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
     carried: u64,
@@ -105,6 +107,7 @@ pub(super) fn link(shape: Shape, seed: u64) -> (End, End, Scissors) {
             bytes: 0,
             free_at: Instant::now(),
             finished: false,
+            deaf: false,
             reader: None,
             writer: None,
             carried: 0,
@@ -199,6 +202,14 @@ impl AsyncWrite for End {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let mut way = this.to.lock().unwrap();
+        if way.deaf && way.fate == Fate::Alive {
+            // As TCP does it: bytes for an end that is gone are answered with a reset, and what was on
+            // its way from there is lost. The write itself succeeds.
+            way.fate = Fate::Reset;
+            drop(way);
+            reset(&this.from);
+            return Poll::Ready(Ok(buf.len()));
+        }
         if way.fate == Fate::Reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
@@ -247,12 +258,32 @@ impl AsyncWrite for End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        for way in [&self.to, &self.from] {
-            let mut way = way.lock().unwrap();
-            way.finished = true;
-            for waker in [way.reader.take(), way.writer.take()].into_iter().flatten() {
-                waker.wake();
+        let unread = {
+            let mut from = self.from.lock().unwrap();
+            from.deaf = true;
+            if let Some(writer) = from.writer.take() {
+                writer.wake();
             }
+            from.bytes > 0 && from.fate == Fate::Alive
+        };
+        if unread {
+            // As TCP does it: an end that goes without having read all resets the connection.
+            reset(&self.to);
+            return;
         }
+        let mut to = self.to.lock().unwrap();
+        to.finished = true;
+        if let Some(reader) = to.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
+fn reset(way: &Shared) {
+    let mut way = way.lock().unwrap();
+    way.fate = Fate::Reset;
+    way.on_the_way.clear();
+    for waker in [way.reader.take(), way.writer.take()].into_iter().flatten() {
+        waker.wake();
     }
 }

@@ -1,8 +1,11 @@
 //! What the peer says about the session, and what no peer may say.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::basics::within;
 use super::raw::{against_raw, data, frame};
@@ -41,6 +44,52 @@ async fn pings_are_answered_with_their_value_also_in_the_middle_of_bulk() {
         () = writing => panic!("bulk ended before the pings"),
         () = within(pinging) => {}
     }
+}
+
+/// A transport that always has the next ping and always takes bytes.
+struct NeverPauses {
+    pings: usize,
+    at: usize,
+    answered: usize,
+}
+
+impl AsyncRead for NeverPauses {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.pings > 0 {
+            let rest = &Header::ping(5).encode()[this.at..];
+            let some = rest.len().min(buf.remaining());
+            buf.put_slice(&rest[..some]);
+            this.at = (this.at + some) % crate::frame::HEADER;
+            this.pings -= usize::from(this.at == 0);
+        } else {
+            assert!(this.answered > 1_000_000, "{}", this.answered);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for NeverPauses {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().answered += buf.len();
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Reading that never pauses must not keep answers from leaving, nor take them for a flood.
+#[tokio::test(start_paused = true)]
+async fn answers_leave_while_the_peer_never_pauses() {
+    let io = NeverPauses { pings: 100_000, at: 0, answered: 0 };
+    let (_handle, _incoming, driver) = crate::session(io, server());
+    assert_eq!(within(driver).await, CloseReason::PeerClosed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,7 +180,7 @@ async fn an_end_at_any_byte_is_a_peer_that_closed() {
         drop(raw);
         let reason = within(ours.driver).await.unwrap();
         // Our answers may find the transport closed before its end is read.
-        let broken = matches!(reason, CloseReason::Io(std::io::ErrorKind::BrokenPipe, _));
+        let broken = matches!(reason, CloseReason::Io(io::ErrorKind::BrokenPipe, _));
         assert!(reason == CloseReason::PeerClosed || broken, "{cut}: {reason}");
     }
 }
