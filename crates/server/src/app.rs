@@ -1,6 +1,10 @@
 //! The composition root: names every part of the server, binds every socket, and ends everything in order.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use arc_swap::ArcSwap;
 use moorline_ca::SubjectName;
@@ -152,6 +156,8 @@ impl App {
         let state = Arc::new(State {
             registry: Registry::new(records),
             store: Arc::new(store),
+            changes: Mutex::new(()),
+            started: clock::now(),
             issuer: Issuer::new(loaded.issuer_authority, config.agent_certificate_life, address),
             policy: ArcSwap::from_pointee(loaded.policy.value),
             tokens: ArcSwap::from_pointee(loaded.tokens.value),

@@ -1,14 +1,53 @@
-//! The management API: clusters, their enrolment and their status.
+//! The management API under `/v1`: clusters, their enrolment, and how the server fares.
+//!
+//! The gateway calls the router with an authenticated [`Caller`]; each handler asks `access` whether that caller may,
+//! before it looks at anything else. Changes run to their end, whatever becomes of the caller.
 
+mod answer;
+mod clusters;
 pub(crate) mod issue;
+mod status;
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Router, routing};
+use moorline_access::Grant;
+use moorline_api::paths;
+use moorline_model::{ClusterName, Reason, Status};
 
-use crate::state::State;
+use crate::{front::Caller, state::State};
 
-/// Every route of the management API.
-pub(crate) fn router(_state: Arc<State>) -> Router {
+use answer::{Answer, Failure};
+
+/// Every route of the management API, and a `Status` for everything else. Requests carry a [`Caller`].
+pub(crate) fn router(state: Arc<State>) -> Router {
     Router::new()
+        .route(paths::CLUSTERS, routing::get(clusters::list).post(clusters::create))
+        .route(&format!("{}/{{name}}", paths::CLUSTERS), routing::get(clusters::get).delete(clusters::delete))
+        .route(paths::STATUS, routing::get(status::status))
+        .route(paths::VERSION, routing::get(status::version))
+        .method_not_allowed_fallback(async || {
+            Failure(Status::failure(405, Reason::MethodNotAllowed, "the server does not allow this method here"))
+        })
+        .fallback(async || {
+            Failure(Status::failure(404, Reason::NotFound, "the server could not find the requested resource"))
+        })
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), answer::count))
+        .with_state(state)
+}
+
+/// What the API calls clusters in messages and rules.
+const RESOURCE: &str = "managedclusters";
+
+/// Whether the caller may do this; the grant is what the log line of a change is made of.
+async fn authorize(state: &State, caller: Caller, verb: &str, name: Option<&ClusterName>) -> Answer<Grant> {
+    let Caller { identity, as_whom, request_id } = caller;
+    let user = identity.user().to_owned();
+    let policy = state.policy.load_full();
+    let granted = moorline_access::administer(&*policy, &state.api_group, identity, as_whom, verb, name).await;
+    granted.map_err(|denied| {
+        let request_id = request_id.to_str().unwrap_or_default();
+        tracing::info!(request_id, user, verb, cluster = name.map(ClusterName::as_str), %denied, "denied");
+        Failure(denied.status())
+    })
 }

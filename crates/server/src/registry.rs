@@ -15,7 +15,7 @@ use moorline_access::Permit;
 use moorline_model::{ClusterName, ClusterRecord, Fingerprint, SessionId, Timestamp};
 use thiserror::Error;
 
-pub(crate) use cluster::{AttachError, Cluster, Connection, Standing};
+pub(crate) use cluster::{AttachError, Cluster, Connection};
 
 use crate::{
     front::pool::Pool,

@@ -1,9 +1,10 @@
 //! What every part of the server shares. Made once by the composition root, read by everybody, owned by nobody.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use moorline_access::{Policy, StaticTokens};
+use moorline_model::Timestamp;
 use moorline_mux::MemoryBudget;
 use moorline_process::{Phases, Tasks};
 use moorline_store::Embedded;
@@ -22,6 +23,10 @@ pub(crate) struct State {
     pub(crate) registry: Registry,
     /// Where clusters are kept. Writes block: call it through [`Tasks::spawn_blocking`].
     pub(crate) store: Arc<Embedded>,
+    /// Held while the set of clusters changes, in the store and in the registry together; on a thread for blocking work.
+    pub(crate) changes: Mutex<()>,
+    /// When this server was started.
+    pub(crate) started: Timestamp,
     /// Signs the certificates of agents.
     pub(crate) issuer: Issuer,
     /// Who may do what; replaced when its file changes. Load it anew for each request.

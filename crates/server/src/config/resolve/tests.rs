@@ -1,1 +1,92 @@
+//! What operators get wrong, and that they hear of all of it at once.
 
+use super::*;
+
+fn raw(dir: &std::path::Path) -> RawConfig {
+    RawConfig {
+        state_dir: Some(dir.to_owned()),
+        public_tunnel_address: Some("tunnel.example.com:9449".to_owned()),
+        ..RawConfig::default()
+    }
+}
+
+#[test]
+fn defaults_are_complete() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config::resolve(raw(dir.path())).unwrap();
+    assert_eq!(config.tunnel_listen.to_string(), "0.0.0.0:9449");
+    assert_eq!(config.gateway_listen.to_string(), "0.0.0.0:9443");
+    assert_eq!(config.admin_listen.to_string(), "0.0.0.0:9091");
+    assert_eq!(config.tunnel.heartbeat_interval, Duration::from_secs(5));
+    assert_eq!(config.api_group, "moorline.io");
+    assert_eq!(config.token_file, dir.path().join("tokens.csv"));
+    assert_eq!(config.gateway.response_timeout, Duration::from_secs(90));
+}
+
+#[test]
+fn every_problem_is_reported_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let bad = dir.path().join("bad");
+    std::fs::write(&bad, "kind: Pod\n").unwrap();
+    let problems = Config::resolve(RawConfig {
+        tunnel_listen: Some("everywhere".to_owned()),
+        public_tunnel_address: Some("https://tunnel".to_owned()),
+        tls_cert_file: Some(bad.clone()),
+        tls_sans: vec!["a b".to_owned()],
+        client_ca_file: Some(bad.clone()),
+        token_auth_file: Some(dir.path().join("none.csv")),
+        authorization_policy_file: Some(bad),
+        api_group: Some("Moorline".to_owned()),
+        handshake_rate: Some(0),
+        max_sessions: Some(0),
+        hello_timeout: Some("5".to_owned()),
+        handshake_timeout: Some("0".to_owned()),
+        heartbeat_interval: Some("5m".to_owned()),
+        memory_budget: Some("lots".to_owned()),
+        ..raw(dir.path())
+    })
+    .unwrap_err();
+    let text = problems.to_string();
+    for flag in [
+        "--tunnel-listen: \"everywhere\"",
+        "--public-tunnel-address: \"https://tunnel\"",
+        "--tls-private-key-file: is not given",
+        "--tls-san: \"a b\"",
+        "--client-ca-file",
+        "--token-auth-file",
+        "--authorization-policy-file",
+        "--api-group: \"Moorline\"",
+        "--handshake-rate: 0",
+        "--max-sessions: 0",
+        "--hello-timeout: \"5\"",
+        "--handshake-timeout: 0",
+        "--heartbeat-interval: 300s",
+        "--memory-budget: \"lots\"",
+    ] {
+        assert!(text.contains(flag), "{flag} is missing from:\n{text}");
+    }
+    for problem in &problems.0 {
+        assert!(!problem.remedy.is_empty(), "{problem}");
+    }
+}
+
+#[test]
+fn the_public_address_may_be_left_out_where_it_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let unknown = RawConfig { public_tunnel_address: None, ..raw(dir.path()) };
+    let text = Config::resolve(unknown.clone()).unwrap_err().to_string();
+    assert!(text.starts_with("--public-tunnel-address: is not given"), "{text}");
+    let known = RawConfig { tunnel_listen: Some("127.0.0.1:0".to_owned()), ..unknown };
+    assert_eq!(Config::resolve(known).unwrap().public_tunnel_address, None);
+}
+
+#[test]
+fn files_of_a_second_start_are_checked_before_anything_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    StateDir::new(dir.path()).fill("moorline.io", crate::clock::now()).unwrap();
+    Config::resolve(raw(dir.path())).unwrap();
+    std::fs::write(dir.path().join("tokens.csv"), "secret-token,,\n").unwrap();
+    let text = Config::resolve(raw(dir.path())).unwrap_err().to_string();
+    assert!(text.contains("--token-auth-file") && text.contains("tokens.csv"), "{text}");
+    assert!(!text.contains("secret-token"), "{text}");
+}

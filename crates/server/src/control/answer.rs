@@ -1,0 +1,86 @@
+//! What the management API answers with: JSON, or a Kubernetes `Status` for whatever failed.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use moorline_model::{ClusterName, Reason, Status};
+use serde::Serialize;
+
+use super::RESOURCE;
+
+/// The outcome of a handler.
+pub(super) type Answer<T> = Result<T, Failure>;
+
+/// A failure, as the caller reads it.
+#[derive(Debug)]
+pub(super) struct Failure(pub(super) Status);
+
+impl Failure {
+    /// There is no such cluster.
+    pub(super) fn not_found(group: &str, name: &str) -> Self {
+        let text = if name == ClusterName::MANAGEMENT {
+            "the management cluster itself is not configured as a target of this server".to_owned()
+        } else {
+            format!("{RESOURCE}.{group} {name:?} not found")
+        };
+        Self(Status::failure(404, Reason::NotFound, text).about(group, RESOURCE, name))
+    }
+
+    /// The object that was sent is understood and not allowed.
+    pub(super) fn invalid(group: &str, name: &str, field: &str, value: &str, why: &str) -> Self {
+        let text = format!("ManagedCluster.{group} {name:?} is invalid: {field}: Invalid value: {value:?}: {why}");
+        let cause = format!("Invalid value: {value:?}: {why}");
+        Self(Status::failure(422, Reason::Invalid, text).about(group, RESOURCE, name).because(
+            field,
+            "FieldValueInvalid",
+            &cause,
+        ))
+    }
+
+    /// What was sent cannot be read.
+    pub(super) fn bad_request(why: impl Into<String>) -> Self {
+        Self(Status::failure(400, Reason::BadRequest, why))
+    }
+
+    /// Something here is broken. The cause goes to the log, not to the caller.
+    pub(super) fn internal(what: &'static str, error: &dyn std::error::Error) -> Self {
+        tracing::error!(%error, "the management API cannot {what}");
+        Self(Status::failure(500, Reason::InternalError, format!("the server cannot {what}; its log says why")))
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let code = StatusCode::from_u16(self.0.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry = self.0.details.as_ref().and_then(|details| details.retry_after_seconds);
+        let mut response = json(code, &self.0);
+        if let Some(seconds) = retry {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// A JSON body that nobody may keep: some of them hold a key.
+pub(super) fn json<T: Serialize>(code: StatusCode, body: &T) -> Response {
+    let mut response = (code, axum::Json(body)).into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Counts every answer.
+pub(super) async fn count(State(state): State<Arc<crate::state::State>>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    state.metrics.controlled(match response.status().as_u16() {
+        200..=299 => "ok",
+        401 | 403 => "denied",
+        500..=599 => "failed",
+        _ => "refused",
+    });
+    response
+}

@@ -1,0 +1,173 @@
+//! Registering, showing and deleting clusters.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+};
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::{Path, State as Shared},
+    response::Response,
+};
+use http::StatusCode;
+use moorline_access::Grant;
+use moorline_api::{CreatedCluster, Enrolment, ManagedCluster, ManagedClusterList};
+use moorline_model::{
+    ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid, Dialect, Reason, Status, check_labels,
+};
+use moorline_store::CreateError;
+use serde::Deserialize;
+
+use super::{
+    RESOURCE,
+    answer::{Answer, Failure, json},
+    authorize, status,
+};
+use crate::{clock, front::Caller, state::State};
+
+/// Bytes of a request body: a name and at most 64 labels.
+const MAX_BODY: usize = 64 * 1024;
+
+/// What a caller wants, before its values are checked: a bad name is to be answered as such, not as bad JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    name: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+/// `GET /v1/clusters`: all clusters, by name.
+pub(super) async fn list(Shared(state): Shared<Arc<State>>, Extension(caller): Extension<Caller>) -> Answer<Response> {
+    let _granted = authorize(&state, caller, "list", None).await?;
+    let mut clusters = state.registry.clusters();
+    clusters.sort_by(|one, other| one.name().cmp(other.name()));
+    let items = clusters.iter().map(|cluster| ManagedCluster::new(cluster.record(), status::of(cluster))).collect();
+    Ok(json(StatusCode::OK, &ManagedClusterList::new(items)))
+}
+
+/// `GET /v1/clusters/NAME`.
+pub(super) async fn get(
+    Shared(state): Shared<Arc<State>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Answer<Response> {
+    let name = parse(&state, &name)?;
+    let _granted = authorize(&state, caller, "get", Some(&name)).await?;
+    let cluster = state.registry.by_name(&name).ok_or_else(|| Failure::not_found(&state.api_group, name.as_str()))?;
+    Ok(json(StatusCode::OK, &ManagedCluster::new(cluster.record(), status::of(&cluster))))
+}
+
+/// `POST /v1/clusters`: the record, and the certificate and key of its agent, given once.
+pub(super) async fn create(
+    Shared(state): Shared<Arc<State>>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Answer<Response> {
+    let grant = authorize(&state, caller, "create", None).await?;
+    let (name, labels) = read(&state, body).await?;
+    let shared = Arc::clone(&state);
+    // On a thread of its own it runs to its end, also when the caller hangs up: no record without its answer being
+    // made, no cluster in the store that the registry does not know.
+    let made = state.tasks.spawn_blocking("create-cluster", move || make(&shared, name, labels, &grant));
+    let created = made.await.map_err(|error| Failure::internal("create the cluster", &error))??;
+    Ok(json(StatusCode::CREATED, &created))
+}
+
+/// `DELETE /v1/clusters/NAME`: its sessions are cut at once, and its certificate is worth nothing any more.
+pub(super) async fn delete(
+    Shared(state): Shared<Arc<State>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Answer<Response> {
+    let name = parse(&state, &name)?;
+    let grant = authorize(&state, caller, "delete", Some(&name)).await?;
+    let shared = Arc::clone(&state);
+    let removing = name.clone();
+    let removed = state.tasks.spawn_blocking("delete-cluster", move || remove(&shared, &removing, &grant));
+    let removed = removed.await.map_err(|error| Failure::internal("delete the cluster", &error))??;
+    let status = Status::success().about(&state.api_group, RESOURCE, removed.name.as_str());
+    Ok(json(StatusCode::OK, &status))
+}
+
+fn parse(state: &State, name: &str) -> Answer<ClusterName> {
+    // What is no name is the name of nothing.
+    name.parse().ok().ok_or_else(|| Failure::not_found(&state.api_group, name))
+}
+
+async fn read(state: &State, body: Body) -> Answer<(ClusterName, BTreeMap<String, String>)> {
+    let body = axum::body::to_bytes(body, MAX_BODY).await.ok().ok_or_else(|| {
+        let why = format!("the request body could not be read, or has more than {MAX_BODY} bytes");
+        Failure(Status::failure(413, Reason::RequestEntityTooLarge, why))
+    })?;
+    let Wanted { name, labels } = serde_json::from_slice(&body)
+        .map_err(|error| Failure::bad_request(format!("the request body is not a cluster to create: {error}")))?;
+    let invalid = |field: &str, value: &str, why: &str| Failure::invalid(&state.api_group, &name, field, value, why);
+    let parsed: ClusterName = name
+        .parse()
+        .map_err(|error: moorline_model::InvalidClusterName| invalid("metadata.name", &name, &error.to_string()))?;
+    if parsed.is_reserved() {
+        return Err(invalid("metadata.name", &name, "this name stands for the management cluster itself"));
+    }
+    check_labels(&labels)
+        .map_err(|error| invalid("metadata.labels", &format!("{} labels", labels.len()), &error.to_string()))?;
+    Ok((parsed, labels))
+}
+
+/// Blocks on the disk.
+fn make(state: &State, name: ClusterName, labels: BTreeMap<String, String>, grant: &Grant) -> Answer<CreatedCluster> {
+    let uid = ClusterUid::from_bytes(rand::random());
+    let issued =
+        state.issuer.issue(&name, &uid).map_err(|error| Failure::internal("sign the agent's certificate", &error))?;
+    let record = ClusterRecord {
+        name,
+        uid,
+        labels,
+        dialect: Dialect::Moorline,
+        fingerprints: vec![ActiveFingerprint { fingerprint: issued.fingerprint, not_after: issued.not_after }],
+        created: clock::now(),
+    };
+    let _one_at_a_time = state.changes.lock().unwrap_or_else(PoisonError::into_inner);
+    state.store.create(&record).map_err(|error| refused(state, &record.name, &error))?;
+    state.registry.insert(record.clone());
+    state.metrics.clusters.inc();
+    let (cluster, rule) = (&record.name, grant.rule());
+    tracing::info!(%cluster, user = grant.authenticated().user(), rule, fingerprint = %issued.fingerprint, "cluster created");
+    let status = state.registry.by_name(&record.name).map(|cluster| status::of(&cluster)).unwrap_or_default();
+    Ok(CreatedCluster {
+        cluster: ManagedCluster::new(&record, status),
+        enrolment: Enrolment {
+            management_cluster_addr: state.issuer.address().to_owned(),
+            management_cluster_crt: state.issuer.authority_pem().to_owned(),
+            managed_cluster_crt: issued.certificate_pem,
+            managed_cluster_key: issued.key_pem.into(),
+        },
+    })
+}
+
+/// Blocks on the disk.
+fn remove(state: &State, name: &ClusterName, grant: &Grant) -> Answer<ClusterRecord> {
+    let _one_at_a_time = state.changes.lock().unwrap_or_else(PoisonError::into_inner);
+    let deleted =
+        state.store.delete(name).map_err(|error| Failure::internal("delete the cluster from its store", &error))?;
+    if let Some(cluster) = state.registry.remove(name) {
+        cluster.retire();
+    }
+    let record = deleted.ok_or_else(|| Failure::not_found(&state.api_group, name.as_str()))?;
+    state.metrics.clusters.dec();
+    tracing::info!(cluster = %name, user = grant.authenticated().user(), rule = grant.rule(), "cluster deleted");
+    Ok(record)
+}
+
+fn refused(state: &State, name: &ClusterName, error: &CreateError) -> Failure {
+    match error {
+        CreateError::Exists(_) => {
+            let text = format!("{RESOURCE}.{} {:?} already exists", state.api_group, name.as_str());
+            let status = Status::failure(409, Reason::AlreadyExists, text);
+            Failure(status.about(&state.api_group, RESOURCE, name.as_str()))
+        }
+        other => Failure::internal("keep the new cluster in its store", other),
+    }
+}

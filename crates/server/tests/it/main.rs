@@ -1,0 +1,11 @@
+//! The server from outside: real sockets on loopback, scripted agents, a user with a token.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests")]
+
+mod agent;
+mod control;
+mod drain;
+mod house;
+mod program;
+mod refusals;
+mod sessions;
+mod user;
