@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 /// Far more than any step takes.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-pub async fn within<F: Future>(future: F) -> F::Output {
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(DEADLINE, future).await.expect("no end within a minute")
 }
 
@@ -73,15 +73,15 @@ fn build() -> Option<PathBuf> {
 }
 
 /// A session with the Go program.
-pub struct Session {
-    pub handle: Handle,
-    pub driver: JoinHandle<CloseReason>,
+pub(crate) struct Session {
+    pub(crate) handle: Handle,
+    pub(crate) driver: JoinHandle<CloseReason>,
     serving: JoinHandle<()>,
     go: Child,
 }
 
 /// Runs a test against Go in both roles, ours being the one that is passed on.
-pub fn both_roles<F: AsyncFn(Config)>(test: F) {
+pub(crate) fn both_roles<F: AsyncFn(Config)>(test: F) {
     if program().is_none() {
         return;
     }
@@ -93,7 +93,7 @@ pub fn both_roles<F: AsyncFn(Config)>(test: F) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests of a library have no task tracker")]
-pub async fn connect(config: Config) -> Session {
+pub(crate) async fn connect(config: Config) -> Session {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let go_role = match config.role() {
         Role::Client => "server",
@@ -131,7 +131,7 @@ async fn echo_all(mut incoming: Incoming) {
 
 impl Session {
     /// Opens a stream and gives Go a command.
-    pub async fn command(&self, line: &str) -> Stream {
+    pub(crate) async fn command(&self, line: &str) -> Stream {
         let mut stream = within(self.handle.open()).await.unwrap();
         stream.write_all(line.as_bytes()).await.unwrap();
         stream.write_all(b"\n").await.unwrap();
@@ -139,7 +139,7 @@ impl Session {
     }
 
     /// Gives a command and reads the answer to its end.
-    pub async fn ask(&self, line: &str) -> String {
+    pub(crate) async fn ask(&self, line: &str) -> String {
         let mut stream = self.command(line).await;
         let mut answer = String::new();
         within(stream.read_to_string(&mut answer)).await.unwrap();
@@ -147,12 +147,12 @@ impl Session {
         answer.trim().to_owned()
     }
 
-    pub async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         self.go.kill().await.unwrap();
     }
 
     /// Waits for the Go program to end by itself, which it does when its session has ended.
-    pub async fn go_ends(mut self) -> String {
+    pub(crate) async fn go_ends(mut self) -> String {
         let mut said = String::new();
         let mut stdout = self.go.stdout.take().unwrap();
         within(stdout.read_to_string(&mut said)).await.unwrap();
@@ -163,6 +163,6 @@ impl Session {
 }
 
 /// The same bytes as `pattern` in `peer/main.go`.
-pub fn pattern(size: usize) -> Vec<u8> {
+pub(crate) fn pattern(size: usize) -> Vec<u8> {
     (0..size).map(|i| ((i * 7 + (i >> 9)) & 0xFF) as u8).collect()
 }

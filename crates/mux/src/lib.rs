@@ -39,6 +39,7 @@ mod incoming;
 mod ledger;
 mod lock;
 mod ping;
+mod places;
 mod session;
 mod shim;
 mod stats;

@@ -2,7 +2,7 @@
 //! session. Everything here is a counter, a flag or a short lock; nobody waits in it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use crate::incoming::Incoming;
 use crate::ledger::Ledger;
 use crate::lock::lock;
 use crate::ping::Pings;
+use crate::places::{Place, Places};
 use crate::stats::Stats;
 use crate::stream::Stream;
 
@@ -74,68 +75,6 @@ impl Wire {
     pub(crate) fn add(counter: &AtomicU64, bytes: usize) {
         let sum = counter.load(Ordering::Relaxed).wrapping_add(bytes as u64);
         counter.store(sum, Ordering::Relaxed);
-    }
-}
-
-/// How many streams of one direction exist.
-pub(crate) struct Places {
-    limit: usize,
-    used: AtomicUsize,
-    /// Dropped by their owners, perhaps still known to the engine, which forgets them only when it can
-    /// write. Their places become free after the driver's next unhindered turn.
-    ended: AtomicUsize,
-}
-
-impl Places {
-    fn new(limit: usize) -> Self {
-        Self { limit, used: AtomicUsize::new(0), ended: AtomicUsize::new(0) }
-    }
-
-    fn take(&self) -> bool {
-        self.used
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-                (used < self.limit).then_some(used.wrapping_add(1))
-            })
-            .is_ok()
-    }
-
-    pub(crate) fn used(&self) -> usize {
-        self.used.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn is_full(&self) -> bool {
-        self.used() >= self.limit
-    }
-
-    /// The streams whose owners still have them.
-    fn open(&self) -> usize {
-        self.used().saturating_sub(self.ended.load(Ordering::Acquire))
-    }
-
-    fn reap(&self) {
-        if self.ended.load(Ordering::Acquire) > 0 {
-            let ended = self.ended.swap(0, Ordering::AcqRel);
-            self.used.fetch_sub(ended, Ordering::AcqRel);
-        }
-    }
-}
-
-/// A reserved place for an outbound stream; free again when dropped before the stream exists.
-pub(crate) struct Place(Option<Arc<Session>>);
-
-impl Place {
-    /// The stream exists now and gives the place back when it ends.
-    pub(crate) fn fill(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Some(session) = self.0.take() {
-            session.outbound.used.fetch_sub(1, Ordering::AcqRel);
-            session.wake_driver_if_draining();
-        }
     }
 }
 
@@ -208,12 +147,10 @@ impl Session {
 
     pub(crate) fn reserve(self: &Arc<Self>) -> Result<Place, OpenError> {
         self.may_open()?;
-        if self.outbound.take() {
-            Ok(Place(Some(Arc::clone(self))))
-        } else {
+        Place::take(self).ok_or_else(|| {
             self.count_refused();
-            Err(OpenError::Limit)
-        }
+            OpenError::Limit
+        })
     }
 
     pub(crate) fn may_open(&self) -> Result<(), OpenError> {
@@ -344,7 +281,7 @@ impl Session {
 
     /// A stream's owner let it go.
     pub(crate) fn stream_ended(&self, direction: Direction) {
-        self.places(direction).ended.fetch_add(1, Ordering::AcqRel);
+        self.places(direction).end_one();
         self.wake_driver_if_draining();
     }
 
@@ -357,7 +294,7 @@ impl Session {
 
     /// Counts a stream of the peer. The limit was checked when its first frame passed the shim.
     pub(crate) fn take_inbound(&self) {
-        self.inbound.used.fetch_add(1, Ordering::AcqRel);
+        self.inbound.add();
     }
 
     pub(crate) fn reap(&self) {
@@ -385,7 +322,7 @@ impl Session {
         answered
     }
 
-    fn wake_driver_if_draining(&self) {
+    pub(crate) fn wake_driver_if_draining(&self) {
         if self.state.load(Ordering::Acquire) == DRAINING {
             self.driver.wake();
         }
