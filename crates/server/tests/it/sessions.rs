@@ -203,13 +203,13 @@ async fn a_leaving_agent_gets_nothing_new_and_finishes_what_runs() {
             reconnect_after_ms: None,
         }))
         .await;
+    // Messages are taken in order: once this is answered, the server knows.
+    agent.say(&Message::Heartbeat(moorline_wire::Heartbeat { sequence: 1 })).await;
+    while !matches!(agent.hear().await.expect("an answer"), Message::HeartbeatAck(_)) {}
     let _beating = agent.live("nobody asks this");
-    eventually(LIMIT, async || {
-        let (code, _) = user.ask(Method::GET, "/clusters/east/api", "").await;
-        (code == StatusCode::SERVICE_UNAVAILABLE).then_some(())
-    })
-    .await
-    .unwrap();
+    let (code, body) = user.ask(Method::GET, "/clusters/east/api", "").await;
+    assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+    assert!(body.contains("going away"), "{body}");
     tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone")
         .await
         .unwrap();
