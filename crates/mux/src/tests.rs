@@ -1,5 +1,8 @@
 //! Tests of the whole crate over in-memory links. What needs only one module is tested beside it.
 //!
+//! A test whose name begins with `f` and a number shows that the fault of that number in the project's
+//! list of faults is survived, as far as this crate can be hit by it.
+//!
 //! Long runs are on the virtual clock. `MOORLINE_SIM_HOURS` sets how many hours of it each simulation
 //! takes in total, `MOORLINE_SIM_SEED` replays one seed.
 

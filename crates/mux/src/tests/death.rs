@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 use super::basics::within;
 use super::link::{Scissors, Shape, link};
+use super::raw::against_raw;
+use crate::frame::Header;
 use crate::{CloseReason, Config, Handle, Incoming, Role, Stream};
 
 struct Linked {
@@ -70,7 +72,7 @@ async fn lost(stream: &mut Stream) {
 
 /// F3: the peer is frozen or gone, or a firewall drops everything, and nobody says so.
 #[tokio::test(start_paused = true)]
-async fn silence_is_found_within_its_bound_on_both_ends() {
+async fn f3_silence_is_found_within_its_bound_on_both_ends() {
     let mut pair = linked(Shape::default(), config(Role::Client), config(Role::Server));
     let beating = pair.stream().await;
     let mut beats = pair.heartbeats(beating);
@@ -90,10 +92,27 @@ async fn silence_is_found_within_its_bound_on_both_ends() {
     while beats.join_next().await.is_some() {}
 }
 
+/// F40: this process was stopped, or its machine slept, while the peer went on sending. What waited in the
+/// transport counts before the deadline does.
+#[tokio::test(start_paused = true)]
+async fn f40_a_session_survives_a_stop_of_this_process() {
+    let (ours, mut raw) = against_raw(config(Role::Server), 1 << 16);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for _ in 0..10 {
+        // The bytes are in the transport, then the clock jumps, and only then anybody is polled.
+        raw.io.write_all(&Header::ping(1).encode()).await.unwrap();
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        tokio::task::yield_now().await;
+        assert!(ours.handle.is_open());
+    }
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    assert_eq!(within(ours.driver).await.unwrap(), CloseReason::Silent);
+}
+
 /// F17: a write that is taken in part and then no further ends the session, and never leaves half a
 /// frame behind which another stream's bytes would follow.
 #[tokio::test(start_paused = true)]
-async fn a_stalled_write_ends_the_session() {
+async fn f17_a_stalled_write_ends_the_session() {
     let shape = Shape { room: 10_000, ..Shape::default() };
     let mut pair = linked(shape, config(Role::Client), config(Role::Server));
     let (mut ours, _theirs) = pair.stream().await;
@@ -144,7 +163,7 @@ async fn a_reset_transport_fails_all_streams_at_once() {
 
 /// F18: closing a session whose both directions are full, with writers and readers waiting in it.
 #[tokio::test(start_paused = true)]
-async fn a_saturated_session_closes_at_once_and_everybody_hears_of_it() {
+async fn f18_a_saturated_session_closes_at_once_and_everybody_hears_of_it() {
     // A rate, because on the virtual clock an unlimited link leaves no time to sleep.
     let shape = Shape { room: 2048, rate: 1 << 20, ..Shape::default() };
     for seed in 0..20 {

@@ -43,7 +43,7 @@ async fn rate(receiver: Config) -> f64 {
 }
 
 #[tokio::test]
-async fn one_stream_fills_a_long_link() {
+async fn f38_one_stream_fills_a_long_link() {
     let server = || Config::new(Role::Server);
     let fixed = rate(server().with_receive_window_budget(0)).await;
     let grown = rate(server()).await;

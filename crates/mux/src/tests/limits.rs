@@ -57,7 +57,7 @@ async fn an_unanswered_open_gives_its_place_back() {
 /// F33: a flood of streams. Those over the limit are reset one by one, the session and the streams
 /// within the limit go on.
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_streams_is_reset_and_the_session_lives() {
+async fn f33_a_flood_of_streams_is_reset_and_the_session_lives() {
     let config = server().with_max_inbound_streams(10);
     let (mut ours, mut raw) = against_raw(config, 1 << 20);
     for id in 0..5000 {
@@ -101,7 +101,7 @@ async fn dropped_streams_keep_their_places_while_the_engine_has_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_backlog_resets_the_newcomer() {
+async fn f33_a_full_backlog_resets_the_newcomer() {
     let (ours, mut raw) = against_raw(server().with_accept_backlog(4), 1 << 20);
     for id in 0..6 {
         raw.send(&data(SYN, id * 2 + 1, b"")).await;

@@ -29,7 +29,7 @@ async fn fill(mut stream: Stream) {
 
 /// F1: one reader stops; another stream of the same session does not feel it.
 #[tokio::test(start_paused = true)]
-async fn a_stopped_reader_delays_no_other_stream() {
+async fn f1_a_stopped_reader_delays_no_other_stream() {
     let mut pair = pair();
     let mut tasks = JoinSet::new();
     let (_stopped, theirs) = pair.stream().await;
@@ -49,7 +49,7 @@ async fn a_stopped_reader_delays_no_other_stream() {
 /// F2: a thousand readers stop. What they hold stays within the budget, those that hold most lose
 /// their stream, and a stream that is read goes on.
 #[tokio::test(start_paused = true)]
-async fn a_thousand_stopped_readers_stay_within_the_budget() {
+async fn f2_a_thousand_stopped_readers_stay_within_the_budget() {
     let budget = MemoryBudget::new(16 * MIB);
     let client = Config::new(Role::Client).with_memory(budget.clone());
     let mut pair = pair_with(1 << 16, client, Config::new(Role::Server));
@@ -220,7 +220,7 @@ async fn writers_that_were_held_back_go_on() {
 
 /// F12: ten thousand streams opened and ended in every way there is; nothing stays behind.
 #[tokio::test(start_paused = true)]
-async fn churn_returns_to_the_baseline() {
+async fn f12_churn_returns_to_the_baseline() {
     let budget = MemoryBudget::new(64 * MIB);
     let client = Config::new(Role::Client).with_memory(budget.clone());
     let server = Config::new(Role::Server).with_memory(budget.clone());
