@@ -33,3 +33,6 @@ mod upgrade;
 
 pub(crate) use listener::Gateway;
 pub(crate) use serve::Caller;
+
+#[cfg(test)]
+mod tests;

@@ -134,6 +134,7 @@ impl Drop for Account {
                 user = line.user,
                 as_user = line.as_user,
                 cluster = line.cluster,
+                session = self.held.as_ref().map(|(_, _, routed)| tracing::field::display(routed.session_id())),
                 method = %line.method,
                 path = line.path,
                 code = self.code,

@@ -73,10 +73,6 @@ impl Authenticated {
         Ok(Self { identity })
     }
 
-    pub(super) fn user(&self) -> &str {
-        self.identity.user()
-    }
-
     pub(super) fn into_identity(self) -> Identity {
         self.identity
     }

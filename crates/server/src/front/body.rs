@@ -88,6 +88,9 @@ pub(crate) enum BodyError {
     /// The tunnel broke, or the agent cut the response.
     #[error("the response of the cluster was cut")]
     Lost(#[source] hyper::Error),
+    /// A watch, in the middle of an event for all that is known.
+    #[error("this server is about to stop")]
+    Draining,
     /// Our own pages failed.
     #[error("the response cannot be read")]
     Control(#[source] axum::Error),
@@ -98,17 +101,45 @@ pub(crate) struct Proxied {
     incoming: Incoming,
     lease: Option<Lease>,
     account: Option<Account>,
+    watch: Option<Watch>,
+}
+
+/// A watch ends by itself when this server is about to stop, so that its client resumes elsewhere at once instead of
+/// being cut when the patience of the drain is at its end.
+pub(super) struct Watch {
+    drain: Pin<Box<dyn Future<Output = ()> + Send>>,
+    draining: bool,
+    /// Events are lines of JSON; other encodings show no border between them.
+    lines: bool,
+    at_border: bool,
 }
 
 impl Body {
     /// The body of a response whose head has just arrived.
-    pub(super) fn proxied(incoming: Incoming, lease: Lease, mut account: Account) -> Self {
+    pub(super) fn proxied(incoming: Incoming, lease: Lease, mut account: Account, watch: Option<Watch>) -> Self {
         if incoming.is_end_stream() {
             lease.give_back();
             account.ends(End::Complete);
             return Self::Own(None);
         }
-        Self::Proxied(Proxied { incoming, lease: Some(lease), account: Some(account) })
+        Self::Proxied(Proxied { incoming, lease: Some(lease), account: Some(account), watch })
+    }
+}
+
+impl Watch {
+    /// A watch whose events are lines, or not; `drain` resolves when it is time to go.
+    pub(super) fn new(drain: impl Future<Output = ()> + Send + 'static, lines: bool) -> Self {
+        Self { drain: Box::pin(drain), draining: false, lines, at_border: true }
+    }
+
+    /// Whether it ends here, and whether cleanly.
+    fn poll_last(&mut self, cx: &mut Context<'_>) -> Option<Result<(), BodyError>> {
+        self.draining = self.draining || self.drain.as_mut().poll(cx).is_ready();
+        match (self.draining, self.at_border, self.lines) {
+            (false, ..) | (true, false, true) => None,
+            (true, true, true) => Some(Ok(())),
+            (true, _, false) => Some(Err(BodyError::Draining)),
+        }
     }
 }
 
@@ -124,6 +155,12 @@ impl Proxied {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(last) = self.watch.as_mut().and_then(|watch| watch.poll_last(cx)) {
+            // Not given back: the agent is to hear at once that nobody watches any more.
+            self.lease = None;
+            self.end(End::Complete);
+            return Poll::Ready(last.err().map(Err));
+        }
         match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
             Some(Ok(frame)) => {
                 let Some(data) = frame.data_ref() else {
@@ -132,6 +169,9 @@ impl Proxied {
                 };
                 if let Some(account) = &mut self.account {
                     account.sent(data.len());
+                }
+                if let (Some(watch), Some(last)) = (&mut self.watch, data.last()) {
+                    watch.at_border = *last == b'\n';
                 }
                 if self.incoming.is_end_stream() {
                     self.end(End::Complete);

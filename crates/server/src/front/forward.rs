@@ -8,17 +8,18 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use moorline_model::ClusterName;
 use moorline_mux::{CloseReason, OpenError};
+use moorline_process::{Phase, Phases};
 use moorline_wire::{Failure, headers as wire};
 
 use crate::registry;
 
 use super::{
     account::Account,
-    body::{Body, Progress, RequestBody},
+    body::{Body, Progress, RequestBody, Watch},
     metrics::Metrics,
     pool::{Lease, Pool, StreamError},
     request::CLUSTER_HEADER,
@@ -56,6 +57,7 @@ pub(super) struct Forwarded {
     response: Response<Incoming>,
     lease: Lease,
     switch: Option<Switch>,
+    watched: bool,
     routed: registry::Routed,
     slots: (Slot, Slot),
 }
@@ -89,18 +91,24 @@ impl Routed {
             return Err(Cause::Agent { cluster: cluster.clone(), failure });
         }
         let (response, switch) = clean(response, prepared.asks, cluster)?;
-        Ok(Forwarded { response, lease, switch, routed, slots: (slot, cluster_slot) })
+        Ok(Forwarded { response, lease, switch, watched: prepared.watched, routed, slots: (slot, cluster_slot) })
     }
 }
 
 impl Forwarded {
     /// The response for the user. `account` ends with its body, or with the splice of the upgrade, which comes as the
     /// second value for the caller to run.
-    pub(super) fn deliver(self, mut account: Account) -> (Response<Body>, Option<Switch>) {
+    pub(super) fn deliver(self, mut account: Account, phases: &Phases) -> (Response<Body>, Option<Switch>) {
         account.hold(self.slots.0, self.slots.1, self.routed);
         account.answered(self.response.status().as_u16());
         let Some(mut switch) = self.switch else {
-            return (self.response.map(|incoming| Body::proxied(incoming, self.lease, account)), None);
+            let watch = self.watched.then(|| {
+                let phases = phases.clone();
+                let lines = self.response.headers().get(header::CONTENT_TYPE);
+                let lines = lines.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+                Watch::new(async move { phases.reached(Phase::Draining).await }, lines)
+            });
+            return (self.response.map(|incoming| Body::proxied(incoming, self.lease, account, watch)), None);
         };
         switch.keep(self.lease, account);
         (self.response.map(|_nothing| Body::Own(None)), Some(switch))
@@ -113,6 +121,7 @@ struct Prepared {
     progress: Option<Arc<Progress>>,
     asks: Option<(HeaderValue, OnUpgrade)>,
     long: bool,
+    watched: bool,
 }
 
 fn prepare(outgoing: Outgoing, identity: HeaderValue) -> Prepared {
@@ -131,12 +140,13 @@ fn prepare(outgoing: Outgoing, identity: HeaderValue) -> Prepared {
     let protocol = headers.get(header::UPGRADE).cloned();
     let asks = protocol.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
     let long = is_long(path.path(), path.query());
+    let watched = long && request.method() == Method::GET && is_watch(path.path(), path.query());
     let (mut head, incoming) = request.into_parts();
     head.uri = Uri::from(path);
     head.version = Version::HTTP_11;
     head.extensions.clear();
     let (body, progress) = RequestBody::new(incoming);
-    Prepared { request: Request::from_parts(head, body), progress, asks, long }
+    Prepared { request: Request::from_parts(head, body), progress, asks, long, watched }
 }
 
 /// What kube-apiserver exempts from its own request timeout: watches, `proxy`, `exec`, `attach`, `portforward`, `log`.
@@ -156,6 +166,11 @@ enum NoHead {
     Broken(hyper::Error),
     /// It takes too long.
     Timeout,
+}
+
+fn is_watch(path: &str, query: Option<&str>) -> bool {
+    let asked = |query: &str| query.split('&').any(|pair| matches!(pair, "watch=true" | "watch=1" | "watch"));
+    query.is_some_and(asked) || path.starts_with("/api/v1/watch/")
 }
 
 async fn send(

@@ -3,7 +3,7 @@
 //! Started by the composition root. A connection gets its task before its handshake, so a silent peer costs a task and
 //! no other user's time.
 
-use std::{future::pending, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use hyper::{
     body::Incoming,
@@ -12,7 +12,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use moorline_mtls::{GatewayAcceptor, ServerStream};
-use moorline_process::{Phase, Phases, Tasks};
+use moorline_process::{Phase, Tasks};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -66,10 +66,12 @@ const H2_PING_ANSWER: Duration = Duration::from_secs(20);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 const TCP_UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
-/// Between two requests on a connection, and so for each further head: more than the idle time of client-go (90 s) and of
-/// common load balancers (60 s), so that it is not this side that closes first. The first head has the configured,
-/// shorter time: whoever connects wants something.
-const IDLE: Duration = Duration::from_secs(120);
+/// From the end of the handshake to the head of the first request, less than between later ones: whoever connects wants
+/// something.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+
+/// What a connection gets for its first request that was accepted when this server had begun to stop.
+const LATE: Duration = Duration::from_secs(1);
 
 /// One address may have one connection in so many: a whole office, or a load balancer, may be one address.
 const SOURCE_SHARE: usize = 4;
@@ -238,7 +240,7 @@ where
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // Runs from the end of one request to the head of the next.
-        .header_read_timeout(IDLE)
+        .header_read_timeout(shared.state.gateway.head_timeout)
         .max_headers(HARD_MAX_HEADERS)
         .max_header_size(HARD_MAX_HEAD)
         .max_buf_size(MAX_BUFFER)
@@ -283,10 +285,13 @@ where
     C: Future<Output = Result<(), hyper::Error>>,
 {
     let phases = &shared.state.phases;
+    // A response counts as delivered when its last byte has left, which only the connection knows; one that has
+    // nothing to deliver ends as soon as it is asked to.
+    let _work = phases.work();
     let mut connection = std::pin::pin!(connection);
-    let mut leaving = std::pin::pin!(stopping(phases));
+    let mut leaving = std::pin::pin!(phases.reached(Phase::StopAccepting));
     let mut cutting = std::pin::pin!(phases.cancelled());
-    let mut look = std::pin::pin!(tokio::time::sleep(shared.state.gateway.head_timeout));
+    let mut look = std::pin::pin!(tokio::time::sleep(FIRST_REQUEST));
     let (mut left, mut seen) = (false, 0);
     loop {
         let event = tokio::select! {
@@ -305,7 +310,12 @@ where
             }
             Event::Leave => {
                 left = true;
-                leave(connection.as_mut());
+                if served.activity().0 > 0 {
+                    leave(connection.as_mut());
+                } else {
+                    // Its first request is on the way, most likely, and gets an answer that says when to come again.
+                    look.as_mut().reset(Instant::now() + LATE);
+                }
             }
             Event::Look => {
                 let (begun, running) = served.activity();
@@ -318,16 +328,9 @@ where
                     leave(connection.as_mut());
                 }
                 seen = begun;
-                look.as_mut().reset(Instant::now() + IDLE);
+                look.as_mut().reset(Instant::now() + shared.state.gateway.head_timeout);
             }
         }
-    }
-}
-
-async fn stopping(phases: &Phases) {
-    phases.reached(Phase::StopAccepting).await;
-    if phases.current() == Phase::Done {
-        pending::<()>().await;
     }
 }
 

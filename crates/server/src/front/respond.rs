@@ -4,7 +4,7 @@
 //! `retryAfterSeconds`, so that is the only error body a user ever gets. Texts hold nothing that their reader may not
 //! know: no address, no other cluster, no word of the agent's.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, fmt::Display, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
@@ -76,8 +76,6 @@ pub(crate) enum Cause {
     },
     /// The cluster switched protocols without being asked, or to another one than asked for.
     WrongUpgrade(ClusterName),
-    /// A fault of our own.
-    Internal(&'static str),
 }
 
 /// What one cause means to everybody who hears of it.
@@ -186,7 +184,6 @@ impl Cause {
                 Level::WARN,
                 format!("the cluster \"{cluster}\" switched to a protocol that was not asked for"),
             ),
-            Self::Internal(what) => Row::new("internal", R::InternalError, Level::ERROR, *what),
         }
     }
 
@@ -249,6 +246,8 @@ pub(super) struct Asked<'a> {
     pub(super) group: &'a str,
     /// The request's id.
     pub(super) request_id: &'a HeaderValue,
+    /// Who sent it.
+    pub(super) peer: SocketAddr,
     /// Its method: `HEAD` gets no body.
     pub(super) method: &'a Method,
     /// Its version: only HTTP/1 knows `Connection`.
@@ -258,7 +257,7 @@ pub(super) struct Asked<'a> {
 /// Answers with a `Status`, counts and logs the cause.
 pub(super) fn failure(cause: &Cause, asked: &Asked<'_>, mut account: Account) -> Response<Body> {
     let row = cause.row(asked.group);
-    log(cause, &row, asked.request_id);
+    log(cause, &row, asked);
     let code = row.reason.code();
     let mut status = match cause {
         Cause::Denied(denied) => denied.status(),
@@ -302,14 +301,18 @@ pub(super) fn close(headers: &mut HeaderMap, version: Version) {
     }
 }
 
-fn log(cause: &Cause, row: &Row, request_id: &HeaderValue) {
-    let request_id = request_id.to_str().unwrap_or_default();
-    let code = row.reason.code();
-    // `cause` is what the operator may know and the user may not; neither holds a credential.
+fn log(cause: &Cause, row: &Row, asked: &Asked<'_>) {
+    let request_id = asked.request_id.to_str().unwrap_or_default();
+    let (peer, code, cause_label) = (asked.peer, row.reason.code(), row.label);
+    // What the operator may know and the user may not. Neither holds a credential.
+    let detail: &dyn Display = match cause {
+        Cause::Unauthenticated(error) => error,
+        _ => &row.text,
+    };
     match row.level {
-        Level::ERROR => tracing::error!(request_id, code, cause = row.label, detail = ?cause, "request failed"),
-        Level::WARN => tracing::warn!(request_id, code, cause = row.label, detail = ?cause, "request failed"),
-        Level::INFO => tracing::info!(request_id, code, cause = row.label, detail = ?cause, "request refused"),
-        _ => tracing::debug!(request_id, code, cause = row.label, detail = ?cause, "request refused"),
+        Level::ERROR => tracing::error!(request_id, %peer, code, cause = cause_label, %detail, "request failed"),
+        Level::WARN => tracing::warn!(request_id, %peer, code, cause = cause_label, %detail, "request failed"),
+        Level::INFO => tracing::info!(request_id, %peer, code, cause = cause_label, %detail, "request refused"),
+        _ => tracing::debug!(request_id, %peer, code, cause = cause_label, %detail, "request refused"),
     }
 }

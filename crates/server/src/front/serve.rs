@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use moorline_model::{ClusterName, Identity};
 use moorline_process::Phase;
@@ -104,7 +104,8 @@ impl Served {
             }
             Err(cause) => {
                 self.shared.metrics.failed(&cause);
-                let asked = Asked { group: &state.api_group, request_id: &request_id, method: &method, version };
+                let (group, peer) = (state.api_group.as_str(), self.peer);
+                let asked = Asked { group, request_id: &request_id, peer, method: &method, version };
                 respond::failure(&cause, &asked, account)
             }
         };
@@ -164,16 +165,12 @@ impl Served {
 
     fn authenticate(&self, request: &Request<Incoming>) -> Result<Authenticated, Cause> {
         let tokens = self.shared.state.tokens.load();
-        Authenticated::find(self.certificate.as_deref(), &tokens, request.headers(), &self.shared.metrics).map_err(
-            |error| {
-                tracing::info!(peer = %self.peer, %error, "unauthenticated");
-                Cause::Unauthenticated(error)
-            },
-        )
+        Authenticated::find(self.certificate.as_deref(), &tokens, request.headers(), &self.shared.metrics)
+            .map_err(Cause::Unauthenticated)
     }
 
     fn deliver(&self, forwarded: Forwarded, account: Account) -> Response<Body> {
-        let (response, switch) = forwarded.deliver(account);
+        let (response, switch) = forwarded.deliver(account, &self.shared.state.phases);
         if let Some(switch) = switch {
             let state = &self.shared.state;
             let upgraded = self.shared.metrics.upgraded.clone();
@@ -223,10 +220,9 @@ enum Answered {
 /// A fresh id. The random bits come from the thread's own generator: an id must be unique, not secret.
 fn request_id() -> HeaderValue {
     let mut bytes: [u8; 16] = rand::random();
-    if let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes {
-        *version = (*version & 0x0f) | 0x40;
-        *variant = (*variant & 0x3f) | 0x80;
-    }
+    // What makes 16 bytes a random UUID.
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
     let id = moorline_model::RequestId::from_bytes(bytes).to_string();
     HeaderValue::from_maybe_shared(Bytes::from(id)).unwrap_or(HeaderValue::from_static("unknown"))
 }

@@ -1,0 +1,12 @@
+//! The gateway between a user's HTTP client and a scripted agent: real HTTP, real multiplexer, links in memory.
+
+mod access;
+mod agent;
+mod drain;
+mod house;
+mod loss;
+mod pool;
+mod spoof;
+mod state;
+mod upgrade;
+mod user;

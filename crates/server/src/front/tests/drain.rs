@@ -1,0 +1,106 @@
+//! The way out: what runs may end, what comes is told to come again (F7).
+
+use std::time::Duration;
+
+use http::Response;
+use http_body_util::BodyExt as _;
+use moorline_process::Phase;
+
+use super::{
+    house::House,
+    user::{body, status},
+};
+
+#[tokio::test(start_paused = true)]
+async fn running_requests_finish_and_connections_close() {
+    let mut house = House::new();
+    let (mut one, mut two, mut idle) = (house.h1().await, house.h2().await, house.h1().await);
+    let (response, ()) = tokio::join!(idle.get("/clusters/east/api"), async { house.agent.next().await.ok("x") });
+    assert!(!response.headers().contains_key("connection"));
+    drop(body(response).await);
+    let path = "/clusters/east/api";
+    let ((first, second), pieces) = tokio::join!(async { tokio::join!(one.get(path), two.get(path)) }, async {
+        let first = house.agent.next().await.stream(Response::builder());
+        (first.0, house.agent.next().await.stream(Response::builder()).0)
+    });
+    let (shutdown, state, mut agent) = house.shut_down();
+    state.phases.reached(Phase::NotReady).await;
+    let (response, ()) = tokio::join!(idle.get(path), async { agent.next().await.ok("still served") });
+    assert_eq!(response.headers()["connection"], "close", "and asked to go elsewhere");
+    assert_eq!(body(response).await, "still served");
+    state.phases.reached(Phase::Draining).await;
+    pieces.0.send("one").await;
+    pieces.1.send("two").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    drop(pieces);
+    assert_eq!(first.into_body().collect().await.unwrap().to_bytes(), "one");
+    assert_eq!(second.into_body().collect().await.unwrap().to_bytes(), "two");
+    drop((one, two, idle, agent));
+    let outcome = shutdown.await.unwrap();
+    assert_eq!(outcome.cut, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_comes_too_late_is_told_so() {
+    let mut house = House::new();
+    let mut user = house.h2().await;
+    // A log that is followed lasts longer than our patience.
+    let (log, _pieces) = tokio::join!(user.get("/clusters/east/api/v1/namespaces/a/pods/b/log?follow=true"), async {
+        house.agent.next().await.stream(Response::builder())
+    });
+    let served =
+        super::super::serve::Served::new(std::sync::Arc::clone(&house.shared), None, ([127, 0, 0, 1], 1).into());
+    let shared = std::sync::Arc::clone(&house.shared);
+    let (client, gateway) = tokio::io::duplex(4096);
+    let (shutdown, state, _agent) = house.shut_down();
+    state.phases.reached(Phase::Draining).await;
+    // A connection whose handshake ended in the last moment.
+    let serving = super::super::listener::serve_h1(hyper_util::rt::TokioIo::new(gateway), served, &shared);
+    let asking = async {
+        let mut late = super::user::User::h1(client, &state.tasks).await;
+        late.get("/clusters/east/api").await
+    };
+    let (response, ()) = tokio::join!(asking, serving);
+    assert_eq!(response.headers()["retry-after"], "1");
+    assert_eq!(response.headers()["connection"], "close");
+    assert_eq!(status(response).await["code"], 503);
+    let outcome = shutdown.await.unwrap();
+    assert_eq!(outcome.cut, 2, "the log and its connection");
+    drop(log);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_connects_and_says_nothing_is_hung_up_on() {
+    let house = House::new();
+    let (_socket, serving) = house.raw();
+    let begun = tokio::time::Instant::now();
+    serving.await.unwrap();
+    assert_eq!(begun.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_ends_between_two_events() {
+    let mut house = House::new();
+    let (mut one, mut two) = (house.h1().await, house.h2().await);
+    let path = "/clusters/east/api/v1/pods?watch=true";
+    let (watches, pieces) = tokio::join!(async { tokio::join!(one.get(path), two.get(path)) }, async {
+        let json = || Response::builder().header("content-type", "application/json");
+        let first = house.agent.next().await.stream(json());
+        (first, house.agent.next().await.stream(json()))
+    });
+    let (mut at_rest, mut in_the_middle) = (watches.0.into_body(), watches.1.into_body());
+    pieces.0.0.send("{event}\n").await;
+    at_rest.frame().await.unwrap().unwrap();
+    pieces.1.0.send("{event").await;
+    in_the_middle.frame().await.unwrap().unwrap();
+    let (shutdown, state, agent) = house.shut_down();
+    state.phases.reached(Phase::Draining).await;
+    assert!(at_rest.frame().await.is_none(), "a clean end");
+    pieces.0.1.cancelled().await;
+    pieces.1.0.send("}\n").await;
+    assert_eq!(in_the_middle.frame().await.unwrap().unwrap().into_data().unwrap(), "}\n");
+    assert!(in_the_middle.frame().await.is_none());
+    pieces.1.1.cancelled().await;
+    drop((one, two, agent));
+    assert_eq!(shutdown.await.unwrap().cut, 0);
+}

@@ -1,0 +1,143 @@
+//! A gateway with one connected cluster, `east`, one that is not connected, `west`, and users.
+
+use std::sync::Arc;
+
+use http::Request;
+use hyper_util::rt::TokioIo;
+use moorline_access::{Policy, StaticTokens};
+use moorline_mux::{Config, Role};
+use moorline_process::{Plan, Registry, Shutdown, Tasks, shutdown::Outcome};
+use tokio::{io::DuplexStream, task::JoinHandle};
+
+use super::{agent::Agent, state, user::User};
+use crate::{
+    config::GatewayConfig,
+    front::{
+        Caller, listener,
+        listener::Shared,
+        metrics::Metrics,
+        pool::{Pool, PoolContext},
+        serve::Served,
+        slots::SlotsByName,
+    },
+    state::State,
+};
+
+/// `alice` may reach every cluster and act as `bob` or as a member of `ops`; `mallory` may do nothing.
+pub(super) const TOKENS: &str = "alice-token,alice,,\"dev\"\nmallory-token,mallory,,\n";
+
+const POLICY: &str = r#"
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: reach}
+rules:
+- {apiGroups: [moorline.io], resources: [managedclusters], verbs: [get]}
+- {apiGroups: [""], resources: [users], resourceNames: [bob], verbs: [impersonate]}
+- {apiGroups: [""], resources: [groups], resourceNames: [ops], verbs: [impersonate]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: reach}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reach}
+subjects:
+- {apiGroup: rbac.authorization.k8s.io, kind: User, name: alice}
+- {apiGroup: rbac.authorization.k8s.io, kind: User, name: bob}
+"#;
+
+pub(super) struct House {
+    pub(super) state: Arc<State>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) agent: Agent,
+    pub(super) tasks: Tasks,
+    pub(super) shutdown: Shutdown,
+}
+
+/// What a [`State`] is made of, as far as the gateway is concerned.
+pub(super) struct Parts {
+    pub(super) policy: Policy,
+    pub(super) tokens: StaticTokens,
+    pub(super) gateway: GatewayConfig,
+    pub(super) pools: PoolContext,
+    pub(super) tasks: Tasks,
+    pub(super) shutdown: Shutdown,
+}
+
+impl House {
+    pub(super) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(super) fn with(change: impl FnOnce(&mut GatewayConfig)) -> Self {
+        let registry = Registry::new("test", "0");
+        let tasks = Tasks::new(&registry);
+        let mut gateway = state::gateway();
+        change(&mut gateway);
+        let metrics = Arc::new(Metrics::new(&registry));
+        let pools = PoolContext { tasks: tasks.clone(), metrics: Arc::clone(&metrics) };
+        let (ours, theirs) = tokio::io::duplex(256 * 1024);
+        let (handle, _incoming, driver) = moorline_mux::session(ours, Config::new(Role::Server).build().unwrap());
+        tasks.spawn("server-session", driver);
+        let agent = Agent::start(theirs, &tasks);
+        let pool = Pool::new(handle.clone(), pools.clone());
+        let parts = Parts {
+            policy: Policy::parse(POLICY).unwrap(),
+            tokens: StaticTokens::parse(TOKENS).unwrap(),
+            gateway,
+            pools,
+            tasks: tasks.clone(),
+            shutdown: Shutdown::new(),
+        };
+        let (state, shutdown) = state::build(parts, handle, &pool);
+        let control = axum::Router::new().fallback(async |request: Request<axum::body::Body>| {
+            let caller: &Caller = request.extensions().get().unwrap();
+            assert!(!request.headers().contains_key("authorization"));
+            format!("{} as {:?}", caller.identity.user(), caller.as_whom.as_ref().map(|whom| whom.user()))
+        });
+        let shared = Arc::new(Shared {
+            metrics,
+            control,
+            users: SlotsByName::new(state.gateway.max_requests_per_user),
+            clusters: SlotsByName::new(state.gateway.max_requests_per_cluster),
+            state: Arc::clone(&state),
+        });
+        Self { state, shared, pool, agent, tasks, shutdown }
+    }
+
+    /// A connection to the gateway as raw bytes.
+    pub(super) fn raw(&self) -> (DuplexStream, JoinHandle<()>) {
+        let (user, gateway) = tokio::io::duplex(64 * 1024);
+        let shared = Arc::clone(&self.shared);
+        let served = Served::new(Arc::clone(&shared), None, ([127, 0, 0, 1], 1).into());
+        let serving =
+            self.tasks.spawn("served", async move { listener::serve_h1(TokioIo::new(gateway), served, &shared).await });
+        (user, serving)
+    }
+
+    pub(super) async fn h1(&self) -> User {
+        User::h1(self.raw().0, &self.tasks).await
+    }
+
+    pub(super) async fn h2(&self) -> User {
+        let (user, gateway) = tokio::io::duplex(64 * 1024);
+        let shared = Arc::clone(&self.shared);
+        let served = Served::new(Arc::clone(&shared), None, ([127, 0, 0, 1], 1).into());
+        self.tasks.spawn("served", async move { listener::serve_h2(TokioIo::new(gateway), served, &shared).await });
+        User::h2(user, &self.tasks).await
+    }
+
+    /// Lets every task run until it has nothing left to do.
+    pub(super) async fn settle(&self) {
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(super) fn shut_down(self) -> (JoinHandle<Outcome>, Arc<State>, Agent) {
+        let Self { shutdown, tasks, state, agent, .. } = self;
+        let (driver, waited) = (tasks.clone(), tasks);
+        let running = driver
+            .spawn("shutdown", async move { shutdown.run(Plan::default(), &waited, std::future::pending()).await });
+        (running, state, agent)
+    }
+}

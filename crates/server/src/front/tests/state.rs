@@ -1,0 +1,109 @@
+//! A whole [`State`] around what the gateway needs of it.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use moorline_ca::Authority;
+use moorline_model::{ClusterName, ClusterRecord, ClusterUid, Dialect, SessionId};
+use moorline_mux::{Handle, MemoryBudget};
+use moorline_process::{Registry as MetricRegistry, Shutdown};
+use moorline_store::Embedded;
+
+use super::house::Parts;
+use crate::{
+    clock,
+    config::{GatewayConfig, TunnelConfig},
+    control::issue::Issuer,
+    front::pool::Pool,
+    metrics::Metrics,
+    registry::Registry,
+    state::State,
+    tunnel::session::{Introduction, Session},
+};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) fn gateway() -> GatewayConfig {
+    GatewayConfig {
+        max_connections: 16,
+        max_handshakes: 4,
+        handshake_timeout: Duration::from_secs(10),
+        head_timeout: Duration::from_secs(120),
+        open_timeout: Duration::from_secs(10),
+        response_timeout: Duration::from_secs(90),
+        max_requests_per_user: 64,
+        max_requests_per_cluster: 64,
+    }
+}
+
+fn tunnel() -> TunnelConfig {
+    TunnelConfig {
+        max_handshakes: 4,
+        max_handshakes_per_address: 4,
+        handshake_rate: 100,
+        handshake_timeout: Duration::from_secs(10),
+        hello_timeout: Duration::from_secs(10),
+        max_sessions: 16,
+        max_sessions_per_cluster: 4,
+        heartbeat_interval: Duration::from_secs(5),
+        probe_timeout: Duration::from_secs(2),
+        max_streams: 1024,
+        memory_budget: 64 << 20,
+    }
+}
+
+/// `east` with this session, `west` without any.
+pub(super) fn build(parts: Parts, handle: Handle, pool: &Arc<Pool>) -> (Arc<State>, Shutdown) {
+    let registry = Registry::new(vec![record("east", 1), record("west", 2)]);
+    let session = Arc::new(Session::new(introduction(), handle, Arc::clone(pool)));
+    let east = registry.by_name(&name("east")).unwrap();
+    assert!(east.attach(&session, 1, DAY).is_ok());
+    let directory = tempfile::tempdir().unwrap();
+    let memory = MemoryBudget::new(64 << 20);
+    let state = State {
+        registry,
+        store: Arc::new(Embedded::open(&directory.path().join("clusters.redb")).unwrap()),
+        changes: std::sync::Mutex::default(),
+        started: clock::now(),
+        issuer: Issuer::new(Authority::generate("test", clock::now(), DAY).unwrap(), DAY, "here:1".to_owned()),
+        policy: ArcSwap::from_pointee(parts.policy),
+        tokens: ArcSwap::from_pointee(parts.tokens),
+        api_group: "moorline.io".to_owned(),
+        gateway: parts.gateway,
+        tunnel: tunnel(),
+        metrics: Metrics::new(&MetricRegistry::new("test", "0"), &memory),
+        memory,
+        pools: parts.pools,
+        tasks: parts.tasks,
+        phases: parts.shutdown.phases(),
+    };
+    (Arc::new(state), parts.shutdown)
+}
+
+fn name(text: &str) -> ClusterName {
+    text.parse().unwrap()
+}
+
+fn record(cluster: &str, number: u8) -> ClusterRecord {
+    ClusterRecord {
+        name: name(cluster),
+        uid: ClusterUid::from_bytes([number; 16]),
+        labels: std::collections::BTreeMap::new(),
+        dialect: Dialect::default(),
+        fingerprints: Vec::new(),
+        created: clock::now(),
+    }
+}
+
+fn introduction() -> Introduction {
+    Introduction {
+        id: SessionId::from_bytes([9; 16]),
+        cluster: name("east"),
+        remote: ([127, 0, 0, 1], 2).into(),
+        certificate_ends: clock::now(),
+        since: clock::now(),
+        agent_version: "0".to_owned(),
+        kubernetes_version: None,
+        cluster_uid: None,
+    }
+}
