@@ -4,7 +4,7 @@
 //! behind the cluster's name are passed on exactly as they came, neither decoded nor tidied: whatever they mean, they
 //! mean to the kube-apiserver, and a second opinion here would be a way around a check somewhere.
 
-use http::{HeaderMap, HeaderName, Method, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, Method, Uri, Version, uri::PathAndQuery};
 use moorline_model::{ClusterName, InvalidClusterName};
 use thiserror::Error;
 
@@ -47,9 +47,6 @@ pub(super) enum TargetError {
     /// A request line that holds no path: a whole URL, an authority, `*`.
     #[error("the request must name a path that begins with a single \"/\", not a whole URL")]
     Form,
-    /// Two ways to tell where the body ends.
-    #[error("the request has both Content-Length and Transfer-Encoding")]
-    Framing,
     /// The name is not one that a cluster can have.
     #[error("{0}")]
     Name(InvalidClusterName),
@@ -117,9 +114,6 @@ fn check_form(method: &Method, uri: &Uri, version: Version, headers: &HeaderMap)
     let whole_url = version < Version::HTTP_2 && (uri.scheme().is_some() || uri.authority().is_some());
     if whole_url || !uri.path().starts_with('/') || uri.path().starts_with("//") {
         return Err(TargetError::Form);
-    }
-    if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
-        return Err(TargetError::Framing);
     }
     Ok(())
 }

@@ -283,7 +283,7 @@ pub(super) fn failure(cause: &Cause, asked: &Asked<'_>, mut account: Account) ->
     if matches!(cause, Cause::Unauthenticated(_)) {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if matches!(cause, Cause::Draining | Cause::Target(TargetError::Framing)) {
+    if matches!(cause, Cause::Draining) {
         close(headers, asked.version);
     }
     if asked.method != Method::HEAD {
@@ -314,5 +314,56 @@ fn log(cause: &Cause, row: &Row, asked: &Asked<'_>) {
         Level::WARN => tracing::warn!(request_id, %peer, code, cause = cause_label, %detail, "request failed"),
         Level::INFO => tracing::info!(request_id, %peer, code, cause = cause_label, %detail, "request refused"),
         _ => tracing::debug!(request_id, %peer, code, cause = cause_label, %detail, "request refused"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_model::InvalidClusterName;
+
+    use super::*;
+
+    #[test]
+    fn every_cause_has_its_row() {
+        let east = || -> ClusterName { "east".parse().unwrap() };
+        let away = Duration::from_millis(2500);
+        let agent = |failure| Cause::Agent { cluster: east(), failure };
+        let table = [
+            (Cause::Target(TargetError::Name(InvalidClusterName::Empty)), 400, "bad-target", None),
+            (Cause::Target(TargetError::Connect), 405, "method", None),
+            (Cause::Target(TargetError::HeadTooLarge), 431, "head-too-large", None),
+            (Cause::Unauthenticated(AuthnError::WrongToken), 401, "unauthenticated", None),
+            (Cause::Impersonation(RequestedError::NoUser), 400, "bad-impersonation", None),
+            (Cause::Denied(Denied::TooManyParts), 400, "denied", None),
+            (Cause::UnknownCluster(east()), 404, "unknown-cluster", None),
+            (Cause::NoManagement, 404, "no-management", None),
+            (
+                Cause::NotConnected { cluster: east(), reason: "r".to_owned(), retry_after: away },
+                503,
+                "not-connected",
+                Some(2),
+            ),
+            (Cause::UserBusy, 429, "user-busy", Some(1)),
+            (Cause::ClusterBusy(east()), 429, "cluster-busy", Some(1)),
+            (Cause::Draining, 503, "draining", Some(1)),
+            (Cause::TunnelLost { cluster: east(), reason: Some("silent") }, 502, "tunnel-lost", None),
+            (Cause::HeadTimeout(east()), 504, "head-timeout", None),
+            (agent(Failure::UpstreamRefused), 502, "upstream-refused", None),
+            (agent(Failure::UpstreamTimeout), 504, "upstream-timeout", None),
+            (agent(Failure::UpstreamCredential), 502, "upstream-credential", None),
+            (agent(Failure::IdentityMissing), 502, "identity-missing", None),
+            (agent(Failure::IdentityDenied), 403, "identity-denied", None),
+            (agent(Failure::BadRequest), 400, "bad-request", None),
+            (agent(Failure::HeadTooLarge), 431, "head-too-large", None),
+            (agent(Failure::Overloaded), 503, "overloaded", Some(1)),
+            (agent(Failure::ShuttingDown), 503, "shutting-down", Some(1)),
+            (agent(Failure::Unknown), 502, "unknown", None),
+            (Cause::WrongUpgrade(east()), 502, "wrong-upgrade", None),
+        ];
+        for (cause, code, label, retry) in table {
+            let row = cause.row("moorline.io");
+            assert_eq!((row.reason.code(), cause.label(), row.retry), (code, label, retry), "{cause:?}");
+            assert!(!row.text.is_empty() && row.level != Level::ERROR, "{cause:?}");
+        }
     }
 }

@@ -110,8 +110,6 @@ fn only_a_path_is_a_target() {
     assert_eq!(ask("GET", "east:443", &[]), Err(TargetError::Form));
     let url = "https://gateway/clusters/east/api";
     assert_eq!(ask_in(Version::HTTP_2, "GET", url, &[]), cluster("east", "/api"));
-    let framing = [("transfer-encoding", &b"chunked"[..]), ("content-length", b"3")];
-    assert_eq!(ask("POST", "/api", &framing), Err(TargetError::Framing));
 }
 
 #[test]

@@ -19,20 +19,20 @@ async fn running_requests_finish_and_connections_close() {
     assert!(!response.headers().contains_key("connection"));
     drop(body(response).await);
     let path = "/clusters/east/api";
-    let ((first, second), pieces) = tokio::join!(async { tokio::join!(one.get(path), two.get(path)) }, async {
-        let first = house.agent.next().await.stream(Response::builder());
-        (first.0, house.agent.next().await.stream(Response::builder()).0)
-    });
+    let (first, one_pieces) =
+        tokio::join!(one.get(path), async { house.agent.next().await.stream(Response::builder()).0 });
+    let (second, two_pieces) =
+        tokio::join!(two.get(path), async { house.agent.next().await.stream(Response::builder()).0 });
     let (shutdown, state, mut agent) = house.shut_down();
     state.phases.reached(Phase::NotReady).await;
     let (response, ()) = tokio::join!(idle.get(path), async { agent.next().await.ok("still served") });
     assert_eq!(response.headers()["connection"], "close", "and asked to go elsewhere");
     assert_eq!(body(response).await, "still served");
     state.phases.reached(Phase::Draining).await;
-    pieces.0.send("one").await;
-    pieces.1.send("two").await;
+    one_pieces.send("one").await;
+    two_pieces.send("two").await;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    drop(pieces);
+    drop((one_pieces, two_pieces));
     assert_eq!(first.into_body().collect().await.unwrap().to_bytes(), "one");
     assert_eq!(second.into_body().collect().await.unwrap().to_bytes(), "two");
     drop((one, two, idle, agent));
@@ -83,24 +83,22 @@ async fn a_watch_ends_between_two_events() {
     let mut house = House::new();
     let (mut one, mut two) = (house.h1().await, house.h2().await);
     let path = "/clusters/east/api/v1/pods?watch=true";
-    let (watches, pieces) = tokio::join!(async { tokio::join!(one.get(path), two.get(path)) }, async {
-        let json = || Response::builder().header("content-type", "application/json");
-        let first = house.agent.next().await.stream(json());
-        (first, house.agent.next().await.stream(json()))
-    });
-    let (mut at_rest, mut in_the_middle) = (watches.0.into_body(), watches.1.into_body());
-    pieces.0.0.send("{event}\n").await;
+    let json = || Response::builder().header("content-type", "application/json");
+    let (at_rest, resting) = tokio::join!(one.get(path), async { house.agent.next().await.stream(json()) });
+    let (in_the_middle, writing) = tokio::join!(two.get(path), async { house.agent.next().await.stream(json()) });
+    let (mut at_rest, mut in_the_middle) = (at_rest.into_body(), in_the_middle.into_body());
+    resting.0.send("{event}\n").await;
     at_rest.frame().await.unwrap().unwrap();
-    pieces.1.0.send("{event").await;
+    writing.0.send("{event").await;
     in_the_middle.frame().await.unwrap().unwrap();
     let (shutdown, state, agent) = house.shut_down();
     state.phases.reached(Phase::Draining).await;
-    assert!(at_rest.frame().await.is_none(), "a clean end");
-    pieces.0.1.cancelled().await;
-    pieces.1.0.send("}\n").await;
+    assert_eq!(at_rest.collect().await.unwrap().to_bytes(), "", "a clean end");
+    resting.1.cancelled().await;
+    writing.0.send("}\n").await;
     assert_eq!(in_the_middle.frame().await.unwrap().unwrap().into_data().unwrap(), "}\n");
-    assert!(in_the_middle.frame().await.is_none());
-    pieces.1.1.cancelled().await;
+    assert_eq!(in_the_middle.collect().await.unwrap().to_bytes(), "");
+    writing.1.cancelled().await;
     drop((one, two, agent));
     assert_eq!(shutdown.await.unwrap().cut, 0);
 }
