@@ -87,6 +87,11 @@ impl Account {
         self.metrics.answered(code);
     }
 
+    /// Notes that this server answered by itself, and why.
+    pub(super) fn failed(&self, cause: &'static str) {
+        self.metrics.failed(cause);
+    }
+
     /// How long the request has been running.
     pub(super) fn age(&self) -> Duration {
         self.started.elapsed()

@@ -72,6 +72,7 @@ impl http_body::Body for RequestBody {
 }
 
 /// What a user gets.
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one, and a box is an allocation a request")]
 pub(crate) enum Body {
     /// A text of our own, or nothing.
     Own(Option<Bytes>),

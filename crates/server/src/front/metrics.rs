@@ -7,8 +7,6 @@ use moorline_process::{
     metrics::prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
 
-use super::respond::Cause;
-
 type Labels = [(&'static str, &'static str); 1];
 
 /// Every metric of the gateway.
@@ -119,8 +117,8 @@ impl Metrics {
     }
 
     /// Counts a failure of our own.
-    pub(super) fn failed(&self, cause: &Cause) {
-        self.causes.get_or_create_owned(&[("cause", cause.label())]).inc();
+    pub(super) fn failed(&self, cause: &'static str) {
+        self.causes.get_or_create_owned(&[("cause", cause)]).inc();
     }
 
     /// Counts a connection that was hung up on before its handshake.

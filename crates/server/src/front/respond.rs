@@ -4,7 +4,7 @@
 //! `retryAfterSeconds`, so that is the only error body a user ever gets. Texts hold nothing that their reader may not
 //! know: no address, no other cluster, no word of the agent's.
 
-use std::{borrow::Cow, fmt::Display, net::SocketAddr, time::Duration};
+use std::{borrow::Cow, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header};
@@ -90,15 +90,22 @@ struct Row {
     retry: Option<u32>,
     /// For the person who asked.
     text: Cow<'static, str>,
+    /// For the operator, where that is more.
+    detail: Option<String>,
 }
 
 impl Row {
     fn new(label: &'static str, reason: Reason, level: Level, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { label, reason, level, retry: None, text: text.into() }
+        Self { label, reason, level, retry: None, text: text.into(), detail: None }
     }
 
     fn retry(mut self, seconds: u32) -> Self {
         self.retry = Some(seconds);
+        self
+    }
+
+    fn detail(mut self, detail: String) -> Self {
+        self.detail = Some(detail);
         self
     }
 }
@@ -113,9 +120,16 @@ impl Cause {
                     Row::new("head-too-large", R::RequestHeaderFieldsTooLarge, Level::INFO, error.to_string())
                 }
                 TargetError::Connect => Row::new("method", R::MethodNotAllowed, Level::INFO, error.to_string()),
-                _ => Row::new("bad-target", R::BadRequest, Level::INFO, error.to_string()),
+                TargetError::Form
+                | TargetError::Name(_)
+                | TargetError::NameText
+                | TargetError::Repeated
+                | TargetError::Disagree { .. }
+                | TargetError::Slashes => Row::new("bad-target", R::BadRequest, Level::INFO, error.to_string()),
             },
-            Self::Unauthenticated(_) => Row::new("unauthenticated", R::Unauthorized, Level::INFO, "Unauthorized"),
+            Self::Unauthenticated(error) => {
+                Row::new("unauthenticated", R::Unauthorized, Level::INFO, "Unauthorized").detail(error.to_string())
+            }
             Self::Impersonation(error) => Row::new("bad-impersonation", R::BadRequest, Level::INFO, error.to_string()),
             // Logged where it was decided.
             Self::Denied(denied @ Denied::Unavailable(_)) => {
@@ -186,58 +200,32 @@ impl Cause {
             ),
         }
     }
-
-    /// The word for metrics.
-    pub(super) fn label(&self) -> &'static str {
-        match self {
-            Self::Agent { failure, .. } => failure.as_str(),
-            other => other.row("").label,
-        }
-    }
 }
 
 /// The part of the table that is about an agent's own answers.
 fn agent(cluster: &ClusterName, failure: Failure) -> Row {
-    let text = match failure {
-        Failure::UpstreamRefused => format!("the kube-apiserver of the cluster \"{cluster}\" cannot be reached"),
-        Failure::UpstreamTimeout => format!("the kube-apiserver of the cluster \"{cluster}\" did not answer in time"),
-        Failure::UpstreamTls => {
-            format!(
-                "the agent of the cluster \"{cluster}\" and its kube-apiserver do not accept each other's certificate"
-            )
+    use Failure as F;
+    let (level, retry, text) = match failure {
+        F::UpstreamRefused => (Level::WARN, None, "the kube-apiserver cannot be reached"),
+        F::UpstreamTimeout => (Level::WARN, None, "the kube-apiserver did not answer in time"),
+        F::UpstreamTls => {
+            (Level::WARN, None, "the agent and the kube-apiserver do not accept each other's certificate")
         }
-        Failure::UpstreamBroken => {
-            format!("the kube-apiserver of the cluster \"{cluster}\" broke off before it answered")
+        F::UpstreamBroken => (Level::WARN, None, "the kube-apiserver broke off before it answered"),
+        F::UpstreamCredential => (Level::WARN, None, "the kube-apiserver does not accept the agent's own credential"),
+        F::IdentityDenied => {
+            (Level::INFO, None, "the agent is configured not to act for this user or one of its groups")
         }
-        Failure::UpstreamCredential => {
-            format!("the kube-apiserver of the cluster \"{cluster}\" does not accept its agent's credential")
+        F::BadRequest => (Level::INFO, None, "the agent could not read the request"),
+        F::HeadTooLarge => (Level::INFO, None, "the request's headers are larger than the agent takes"),
+        F::Overloaded => {
+            (Level::WARN, Some(CROWDED), "the agent has as many requests as it may; try again in a moment")
         }
-        Failure::IdentityDenied => {
-            format!(
-                "the agent of the cluster \"{cluster}\" is configured not to act for this user or one of its groups"
-            )
-        }
-        Failure::BadRequest => format!("the agent of the cluster \"{cluster}\" could not read the request"),
-        Failure::HeadTooLarge => {
-            format!("the request's headers are larger than the agent of the cluster \"{cluster}\" takes")
-        }
-        Failure::Overloaded => {
-            format!("the agent of the cluster \"{cluster}\" has as many requests as it may; try again in a moment")
-        }
-        Failure::ShuttingDown => {
-            format!("the agent of the cluster \"{cluster}\" is about to stop; try again in a moment")
-        }
-        _ => format!("the agent of the cluster \"{cluster}\" could not pass the request on"),
+        F::ShuttingDown => (Level::INFO, Some(CROWDED), "the agent is about to stop; try again in a moment"),
+        F::IdentityMissing | F::Unknown | _ => (Level::WARN, None, "the agent could not pass the request on"),
     };
-    let level = match failure {
-        Failure::IdentityDenied | Failure::BadRequest | Failure::HeadTooLarge | Failure::ShuttingDown => Level::INFO,
-        _ => Level::WARN,
-    };
-    let row = Row::new(failure.as_str(), failure.reason(), level, text);
-    match failure {
-        Failure::Overloaded | Failure::ShuttingDown => row.retry(CROWDED),
-        _ => row,
-    }
+    let row = Row::new(failure.as_str(), failure.reason(), level, format!("cluster \"{cluster}\": {text}"));
+    Row { retry, ..row }
 }
 
 /// Where a failure is answered.
@@ -257,15 +245,16 @@ pub(super) struct Asked<'a> {
 /// Answers with a `Status`, counts and logs the cause.
 pub(super) fn failure(cause: &Cause, asked: &Asked<'_>, mut account: Account) -> Response<Body> {
     let row = cause.row(asked.group);
-    log(cause, &row, asked);
+    log(&row, asked);
+    account.failed(row.label);
     let code = row.reason.code();
-    let mut status = match cause {
-        Cause::Denied(denied) => denied.status(),
-        Cause::UnknownCluster(name) => {
-            Status::failure(code, row.reason, row.text).about(asked.group, "managedclusters", name.as_str())
-        }
-        _ => Status::failure(code, row.reason, row.text),
-    };
+    let mut status = Status::failure(code, row.reason, row.text);
+    if let Cause::Denied(denied) = cause {
+        status = denied.status();
+    }
+    if let Cause::UnknownCluster(name) = cause {
+        status = status.about(asked.group, "managedclusters", name.as_str());
+    }
     if let Some(seconds) = row.retry {
         status = status.retry_after(seconds);
     }
@@ -301,19 +290,16 @@ pub(super) fn close(headers: &mut HeaderMap, version: Version) {
     }
 }
 
-fn log(cause: &Cause, row: &Row, asked: &Asked<'_>) {
+fn log(row: &Row, asked: &Asked<'_>) {
     let request_id = asked.request_id.to_str().unwrap_or_default();
-    let (peer, code, cause_label) = (asked.peer, row.reason.code(), row.label);
+    let (peer, code) = (asked.peer, row.reason.code());
     // What the operator may know and the user may not. Neither holds a credential.
-    let detail: &dyn Display = match cause {
-        Cause::Unauthenticated(error) => error,
-        _ => &row.text,
-    };
+    let detail = row.detail.as_deref().unwrap_or(&row.text);
     match row.level {
-        Level::ERROR => tracing::error!(request_id, %peer, code, cause = cause_label, %detail, "request failed"),
-        Level::WARN => tracing::warn!(request_id, %peer, code, cause = cause_label, %detail, "request failed"),
-        Level::INFO => tracing::info!(request_id, %peer, code, cause = cause_label, %detail, "request refused"),
-        _ => tracing::debug!(request_id, %peer, code, cause = cause_label, %detail, "request refused"),
+        Level::ERROR => tracing::error!(request_id, %peer, code, cause = row.label, detail, "request failed"),
+        Level::WARN => tracing::warn!(request_id, %peer, code, cause = row.label, detail, "request failed"),
+        Level::INFO => tracing::info!(request_id, %peer, code, cause = row.label, detail, "request refused"),
+        _ => tracing::debug!(request_id, %peer, code, cause = row.label, detail, "request refused"),
     }
 }
 
@@ -362,7 +348,7 @@ mod tests {
         ];
         for (cause, code, label, retry) in table {
             let row = cause.row("moorline.io");
-            assert_eq!((row.reason.code(), cause.label(), row.retry), (code, label, retry), "{cause:?}");
+            assert_eq!((row.reason.code(), row.label, row.retry), (code, label, retry), "{cause:?}");
             assert!(!row.text.is_empty() && row.level != Level::ERROR, "{cause:?}");
         }
     }

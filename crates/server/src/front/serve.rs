@@ -103,7 +103,6 @@ impl Served {
                 response
             }
             Err(cause) => {
-                self.shared.metrics.failed(&cause);
                 let (group, peer) = (state.api_group.as_str(), self.peer);
                 let asked = Asked { group, request_id: &request_id, peer, method: &method, version };
                 respond::failure(&cause, &asked, account)
@@ -212,6 +211,7 @@ impl Served {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "lives for one call; a box would be an allocation for each request")]
 enum Answered {
     Proxied(Forwarded),
     Own(Response<Body>),

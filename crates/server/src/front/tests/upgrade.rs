@@ -52,7 +52,8 @@ async fn bytes_pass_both_ways_and_each_side_ends_on_its_own() {
     let big = vec![7_u8; 1024 * 1024];
     let mut got = vec![0; big.len()];
     let (written, read) = tokio::join!(ours.write_all(&big), theirs.read_exact(&mut got));
-    (written.unwrap(), read.unwrap());
+    written.unwrap();
+    read.unwrap();
     assert_eq!(got, big);
 
     ours.shutdown().await.unwrap();
