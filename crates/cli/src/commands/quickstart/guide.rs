@@ -49,7 +49,10 @@ impl Guide<'_> {
                 ),
                 "around, run this with the credentials of that cluster's administrator:".to_owned(),
                 String::new(),
-                format!("  kubectl create clusterrolebinding {0} --clusterrole view --user {0}", self.user),
+                format!(
+                    "  kubectl create clusterrolebinding moorline-quickstart --clusterrole view --user {}",
+                    self.user
+                ),
             ]),
         }
         let dir = if self.is_default_dir { String::new() } else { format!(" --state-dir {}", quoted(self.state_dir)) };
