@@ -27,10 +27,10 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route(paths::STATUS, routing::get(status::status))
         .route(paths::VERSION, routing::get(status::version))
         .method_not_allowed_fallback(async || {
-            Failure(Status::failure(405, Reason::MethodNotAllowed, "the server does not allow this method here"))
+            Failure::from(Status::failure(405, Reason::MethodNotAllowed, "the server does not allow this method here"))
         })
         .fallback(async || {
-            Failure(Status::failure(404, Reason::NotFound, "the server could not find the requested resource"))
+            Failure::from(Status::failure(404, Reason::NotFound, "the server could not find the requested resource"))
         })
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), answer::count))
         .with_state(state)
@@ -48,6 +48,6 @@ async fn authorize(state: &State, caller: Caller, verb: &str, name: Option<&Clus
     granted.map_err(|denied| {
         let request_id = request_id.to_str().unwrap_or_default();
         tracing::info!(request_id, user, verb, cluster = name.map(ClusterName::as_str), %denied, "denied");
-        Failure(denied.status())
+        Failure::from(denied.status())
     })
 }

@@ -25,38 +25,12 @@ impl Config {
     /// Every problem, with flag, value and remedy.
     pub fn resolve(raw: RawConfig) -> Result<Self, Problems> {
         let mut found = Found::default();
-        let state_dir = raw.state_dir.unwrap_or_else(|| PathBuf::from("/var/lib/moorline"));
+        let state_dir = raw.state_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/moorline"));
         let state = StateDir::new(&state_dir);
         let tunnel_listen = found.listen("--tunnel-listen", raw.tunnel_listen.as_deref(), 9449);
         let public = found.public_address(raw.public_tunnel_address.as_deref(), tunnel_listen);
+        let (tunnel, gateway) = (tunnel(&mut found, &raw), gateway(&mut found, &raw));
         let gateway_keys = found.keys(raw.tls_cert_file, raw.tls_private_key_file);
-        let tunnel = TunnelConfig {
-            max_handshakes: found.count("--max-handshakes", raw.max_handshakes, 256),
-            max_handshakes_per_address: found.count("--max-handshakes-per-address", raw.max_handshakes_per_address, 64),
-            handshake_rate: found.rate(raw.handshake_rate),
-            handshake_timeout: found.span("--handshake-timeout", raw.handshake_timeout.as_deref(), "10s"),
-            hello_timeout: found.span("--hello-timeout", raw.hello_timeout.as_deref(), "10s"),
-            max_sessions: found.count("--max-sessions", raw.max_sessions, 20_000),
-            max_sessions_per_cluster: found.count("--max-sessions-per-cluster", raw.max_sessions_per_cluster, 4),
-            heartbeat_interval: found.heartbeat(raw.heartbeat_interval.as_deref()),
-            probe_timeout: found.span("--probe-timeout", raw.probe_timeout.as_deref(), "2500ms"),
-            max_streams: found.count("--max-streams", raw.max_streams, 1024),
-            memory_budget: found.size("--memory-budget", raw.memory_budget.as_deref(), "256MiB"),
-        };
-        let gateway = GatewayConfig {
-            max_connections: found.count("--max-connections", raw.max_connections, 8192),
-            max_handshakes: found.count("--max-gateway-handshakes", raw.max_gateway_handshakes, 256),
-            handshake_timeout: found.span(
-                "--gateway-handshake-timeout",
-                raw.gateway_handshake_timeout.as_deref(),
-                "10s",
-            ),
-            head_timeout: found.span("--head-timeout", raw.head_timeout.as_deref(), "120s"),
-            open_timeout: found.span("--open-timeout", raw.open_timeout.as_deref(), "10s"),
-            response_timeout: found.span("--response-timeout", raw.response_timeout.as_deref(), "90s"),
-            max_requests_per_user: found.count("--max-requests-per-user", raw.max_requests_per_user, 1000),
-            max_requests_per_cluster: found.count("--max-requests-per-cluster", raw.max_requests_per_cluster, 4000),
-        };
         let config = Self {
             public_tunnel_address: public,
             gateway_listen: found.listen("--gateway-listen", raw.gateway_listen.as_deref(), 9443),
@@ -95,6 +69,35 @@ impl Config {
         };
         found.0.into_result()?;
         Ok(config)
+    }
+}
+
+fn tunnel(found: &mut Found, raw: &RawConfig) -> TunnelConfig {
+    TunnelConfig {
+        max_handshakes: found.count("--max-handshakes", raw.max_handshakes, 256),
+        max_handshakes_per_address: found.count("--max-handshakes-per-address", raw.max_handshakes_per_address, 64),
+        handshake_rate: found.rate(raw.handshake_rate),
+        handshake_timeout: found.span("--handshake-timeout", raw.handshake_timeout.as_deref(), "10s"),
+        hello_timeout: found.span("--hello-timeout", raw.hello_timeout.as_deref(), "10s"),
+        max_sessions: found.count("--max-sessions", raw.max_sessions, 20_000),
+        max_sessions_per_cluster: found.count("--max-sessions-per-cluster", raw.max_sessions_per_cluster, 4),
+        heartbeat_interval: found.heartbeat(raw.heartbeat_interval.as_deref()),
+        probe_timeout: found.span("--probe-timeout", raw.probe_timeout.as_deref(), "2500ms"),
+        max_streams: found.count("--max-streams", raw.max_streams, 1024),
+        memory_budget: found.size("--memory-budget", raw.memory_budget.as_deref(), "256MiB"),
+    }
+}
+
+fn gateway(found: &mut Found, raw: &RawConfig) -> GatewayConfig {
+    GatewayConfig {
+        max_connections: found.count("--max-connections", raw.max_connections, 8192),
+        max_handshakes: found.count("--max-gateway-handshakes", raw.max_gateway_handshakes, 256),
+        handshake_timeout: found.span("--gateway-handshake-timeout", raw.gateway_handshake_timeout.as_deref(), "10s"),
+        head_timeout: found.span("--head-timeout", raw.head_timeout.as_deref(), "120s"),
+        open_timeout: found.span("--open-timeout", raw.open_timeout.as_deref(), "10s"),
+        response_timeout: found.span("--response-timeout", raw.response_timeout.as_deref(), "90s"),
+        max_requests_per_user: found.count("--max-requests-per-user", raw.max_requests_per_user, 1000),
+        max_requests_per_cluster: found.count("--max-requests-per-cluster", raw.max_requests_per_cluster, 4000),
     }
 }
 

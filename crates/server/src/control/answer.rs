@@ -18,7 +18,13 @@ pub(super) type Answer<T> = Result<T, Failure>;
 
 /// A failure, as the caller reads it.
 #[derive(Debug)]
-pub(super) struct Failure(pub(super) Status);
+pub(super) struct Failure(Box<Status>);
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self(Box::new(status))
+    }
+}
 
 impl Failure {
     /// There is no such cluster.
@@ -28,14 +34,14 @@ impl Failure {
         } else {
             format!("{RESOURCE}.{group} {name:?} not found")
         };
-        Self(Status::failure(404, Reason::NotFound, text).about(group, RESOURCE, name))
+        Self::from(Status::failure(404, Reason::NotFound, text).about(group, RESOURCE, name))
     }
 
     /// The object that was sent is understood and not allowed.
     pub(super) fn invalid(group: &str, name: &str, field: &str, value: &str, why: &str) -> Self {
         let text = format!("ManagedCluster.{group} {name:?} is invalid: {field}: Invalid value: {value:?}: {why}");
         let cause = format!("Invalid value: {value:?}: {why}");
-        Self(Status::failure(422, Reason::Invalid, text).about(group, RESOURCE, name).because(
+        Self::from(Status::failure(422, Reason::Invalid, text).about(group, RESOURCE, name).because(
             field,
             "FieldValueInvalid",
             &cause,
@@ -44,13 +50,13 @@ impl Failure {
 
     /// What was sent cannot be read.
     pub(super) fn bad_request(why: impl Into<String>) -> Self {
-        Self(Status::failure(400, Reason::BadRequest, why))
+        Self::from(Status::failure(400, Reason::BadRequest, why))
     }
 
     /// Something here is broken. The cause goes to the log, not to the caller.
     pub(super) fn internal(what: &'static str, error: &dyn std::error::Error) -> Self {
         tracing::error!(%error, "the management API cannot {what}");
-        Self(Status::failure(500, Reason::InternalError, format!("the server cannot {what}; its log says why")))
+        Self::from(Status::failure(500, Reason::InternalError, format!("the server cannot {what}; its log says why")))
     }
 }
 

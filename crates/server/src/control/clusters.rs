@@ -100,7 +100,7 @@ fn parse(state: &State, name: &str) -> Answer<ClusterName> {
 async fn read(state: &State, body: Body) -> Answer<(ClusterName, BTreeMap<String, String>)> {
     let body = axum::body::to_bytes(body, MAX_BODY).await.ok().ok_or_else(|| {
         let why = format!("the request body could not be read, or has more than {MAX_BODY} bytes");
-        Failure(Status::failure(413, Reason::RequestEntityTooLarge, why))
+        Failure::from(Status::failure(413, Reason::RequestEntityTooLarge, why))
     })?;
     let Wanted { name, labels } = serde_json::from_slice(&body)
         .map_err(|error| Failure::bad_request(format!("the request body is not a cluster to create: {error}")))?;
@@ -166,8 +166,10 @@ fn refused(state: &State, name: &ClusterName, error: &CreateError) -> Failure {
         CreateError::Exists(_) => {
             let text = format!("{RESOURCE}.{} {:?} already exists", state.api_group, name.as_str());
             let status = Status::failure(409, Reason::AlreadyExists, text);
-            Failure(status.about(&state.api_group, RESOURCE, name.as_str()))
+            Failure::from(status.about(&state.api_group, RESOURCE, name.as_str()))
         }
-        other => Failure::internal("keep the new cluster in its store", other),
+        CreateError::FingerprintTaken { .. } | CreateError::Store(_) | _ => {
+            Failure::internal("keep the new cluster in its store", error)
+        }
     }
 }

@@ -199,7 +199,7 @@ impl Admission {
             return Err(Refusal::new(
                 CloseReason::VersionUnsupported,
                 format!(
-                    "the agent ({}) speaks protocol versions {} to {}, this server ({}) {OLDEST_PROTOCOL_VERSION} to \
+                    "the agent ({:?}) speaks protocol versions {} to {}, this server ({}) {OLDEST_PROTOCOL_VERSION} to \
                      {PROTOCOL_VERSION}",
                     hello.agent_version, hello.protocol_min, hello.protocol_max, VERSION
                 ),
@@ -340,6 +340,11 @@ fn word(reason: &CloseReason) -> &'static str {
         CloseReason::ProtocolError => "protocol-error",
         CloseReason::Overloaded => "overloaded",
         CloseReason::Draining => "draining",
-        _ => "other",
+        CloseReason::Revoked
+        | CloseReason::HeartbeatMissed
+        | CloseReason::Superseded
+        | CloseReason::Shutdown
+        | CloseReason::Unknown(_)
+        | _ => "other",
     }
 }

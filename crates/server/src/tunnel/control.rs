@@ -187,7 +187,9 @@ impl Control {
 
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
-            match self.decoder.next() {
+            // After the goodbye nothing counts but the end: a decoder that failed would fail for ever.
+            let next = if self.parting.is_some() { Ok(None) } else { self.decoder.next() };
+            match next {
                 Ok(Some(message)) => return Poll::Ready(Event::Message(message)),
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(Event::Malformed(error.to_string())),
@@ -196,7 +198,11 @@ impl Control {
             let mut buffer = ReadBuf::new(&mut bytes);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => self.decoder.push(buffer.filled()),
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    if self.parting.is_none() {
+                        self.decoder.push(buffer.filled());
+                    }
+                }
                 Poll::Ready(_) => return Poll::Ready(Event::StreamEnded),
             }
         }
@@ -255,8 +261,8 @@ impl Control {
                 message: "this version of the server does not know messages of this type".to_owned(),
                 message_type: Some(kind),
             })),
-            other => {
-                let why = format!("a message of type {:?} came at the wrong moment", other.kind());
+            Message::Hello(_) | Message::Welcome(_) | Message::Refused(_) | _ => {
+                let why = format!("a message of type {:?} came at the wrong moment", message.kind());
                 self.part(Ending::Protocol(why), CloseReason::ProtocolError);
             }
         }

@@ -92,9 +92,10 @@ impl Session {
     pub(crate) fn new(mut about: Introduction, handle: Handle, pool: Arc<Pool>) -> Self {
         let told = Told {
             upstream: Upstream::Untold,
-            kubernetes_version: about.kubernetes_version.take(),
-            cluster_uid: about.cluster_uid.take(),
+            kubernetes_version: about.kubernetes_version.take().map(bounded),
+            cluster_uid: about.cluster_uid.take().map(bounded),
         };
+        about.agent_version = bounded(about.agent_version);
         Self {
             about,
             handle,
@@ -185,11 +186,15 @@ impl Session {
 
     /// The agent said something; says whether it was news.
     pub(crate) fn tell(&self, upstream: Upstream, kubernetes_version: Option<String>, uid: Option<String>) -> bool {
+        let upstream = match upstream {
+            Upstream::Failing(reason) => Upstream::Failing(bounded(reason)),
+            Upstream::Well | Upstream::Untold => upstream,
+        };
         let mut told = self.locked();
         let news = told.upstream != upstream;
         told.upstream = upstream;
-        told.kubernetes_version = kubernetes_version.or_else(|| told.kubernetes_version.take());
-        told.cluster_uid = uid.or_else(|| told.cluster_uid.take());
+        told.kubernetes_version = kubernetes_version.map(bounded).or_else(|| told.kubernetes_version.take());
+        told.cluster_uid = uid.map(bounded).or_else(|| told.cluster_uid.take());
         news
     }
 
@@ -216,6 +221,13 @@ impl fmt::Debug for Session {
             .field("cluster", &self.about.cluster)
             .finish_non_exhaustive()
     }
+}
+
+/// What an agent says is kept for as long as its session lives, so not at any length.
+fn bounded(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(moorline_wire::limits::TEXT));
+    text.shrink_to_fit();
+    text
 }
 
 fn millis(span: Duration) -> u64 {

@@ -1,5 +1,7 @@
 //! A scripted agent: says what a test tells it to, answers heartbeats only when asked to, serves canned responses.
 
+use std::net::SocketAddr;
+
 use moorline_api::Enrolment;
 use moorline_ca::Issued;
 use moorline_mtls::{ClientStream, Connector, HandshakeError, KeyPair, Roots, explain_io};
@@ -52,7 +54,11 @@ pub(crate) struct Agent {
 impl Agent {
     /// Dials and opens the control stream.
     pub(crate) async fn dial(house: &House, credentials: &Credentials) -> Self {
-        let tls = connect(house, credentials).await;
+        Self::dial_to(house.tunnel, credentials).await
+    }
+
+    async fn dial_to(tunnel: SocketAddr, credentials: &Credentials) -> Self {
+        let tls = connect(tunnel, credentials).await;
         let (handle, incoming, driver) = moorline_mux::session(tls, Config::new(Role::Client));
         let driver = tokio::spawn(driver);
         let stream = handle.open().await.unwrap();
@@ -61,7 +67,12 @@ impl Agent {
 
     /// Dials, says hello, is welcome.
     pub(crate) async fn connect(house: &House, credentials: &Credentials) -> Self {
-        let mut agent = Self::dial(house, credentials).await;
+        Self::connect_to(house.tunnel, credentials).await
+    }
+
+    /// As [`Agent::connect`], to a server that runs elsewhere.
+    pub(crate) async fn connect_to(tunnel: SocketAddr, credentials: &Credentials) -> Self {
+        let mut agent = Self::dial_to(tunnel, credentials).await;
         agent.say(&Message::Hello(hello(None))).await;
         agent.welcome().await;
         agent
@@ -107,10 +118,12 @@ impl Agent {
     /// The next go-away; answers heartbeats meanwhile.
     pub(crate) async fn go_away(&mut self) -> GoAway {
         loop {
-            match self.hear().await.expect("a go-away before the end") {
-                Message::GoAway(go_away) => return go_away,
-                Message::Heartbeat(beat) => self.acknowledge(beat.sequence).await,
-                _ => {}
+            let message = self.hear().await.expect("a go-away before the end");
+            if let Message::GoAway(go_away) = message {
+                return go_away;
+            }
+            if let Message::Heartbeat(beat) = message {
+                self.acknowledge(beat.sequence).await;
             }
         }
     }
@@ -168,8 +181,8 @@ impl Alive {
     }
 }
 
-async fn connect(house: &House, credentials: &Credentials) -> ClientStream<TcpStream> {
-    let socket = TcpStream::connect(house.tunnel).await.unwrap();
+async fn connect(tunnel: SocketAddr, credentials: &Credentials) -> ClientStream<TcpStream> {
+    let socket = TcpStream::connect(tunnel).await.unwrap();
     let keys = KeyPair::from_pem(credentials.certificate.as_bytes(), credentials.key.as_bytes()).unwrap();
     let roots = Roots::from_pem(credentials.authority.as_bytes()).unwrap();
     let connector = Connector::new(keys, roots, moorline_wire::ALPN);
@@ -178,7 +191,7 @@ async fn connect(house: &House, credentials: &Credentials) -> ClientStream<TcpSt
 
 /// What an agent hears whose certificate TLS itself refuses: in TLS 1.3 with its first read.
 pub(crate) async fn refused_by_tls(house: &House, credentials: &Credentials) -> HandshakeError {
-    let mut tls = connect(house, credentials).await;
+    let mut tls = connect(house.tunnel, credentials).await;
     let read = tokio::time::timeout(LIMIT, tls.read_u8()).await.expect("a refusal");
     explain_io(&read.unwrap_err()).expect("a refusal by TLS")
 }

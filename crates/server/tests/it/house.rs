@@ -64,8 +64,7 @@ impl House {
     /// Tells the server to stop.
     pub(crate) fn stop(&mut self) {
         if let Some(stop) = self.stop.take() {
-            // It may have ended by itself.
-            stop.send(()).ok();
+            assert_eq!(stop.send(()), Ok(()), "it ended by itself");
         }
     }
 

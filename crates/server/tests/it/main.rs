@@ -5,6 +5,7 @@ mod agent;
 mod control;
 mod drain;
 mod house;
+mod idle;
 mod program;
 mod refusals;
 mod sessions;

@@ -230,9 +230,11 @@ async fn messages_of_a_later_version_are_answered_and_survived() {
     agent.say(&Message::Heartbeat(moorline_wire::Heartbeat { sequence: 42 })).await;
     let mut answers = Vec::new();
     while answers.len() < 2 {
-        match agent.hear().await.expect("an answer") {
-            Message::Heartbeat(beat) => agent.acknowledge(beat.sequence).await,
-            other => answers.push(other),
+        let message = agent.hear().await.expect("an answer");
+        if let Message::Heartbeat(beat) = message {
+            agent.acknowledge(beat.sequence).await;
+        } else {
+            answers.push(message);
         }
     }
     assert!(matches!(&answers[0], Message::Error(error) if error.message_type.as_deref() == Some("dance")));
@@ -240,6 +242,20 @@ async fn messages_of_a_later_version_are_answered_and_survived() {
     // A second hello makes no sense.
     agent.say(&Message::Hello(hello(None))).await;
     assert_eq!(agent.go_away().await.reason, CloseReason::ProtocolError);
+    drop(house.ended().await);
+}
+
+#[tokio::test]
+async fn f08_a_session_ends_with_its_certificate() {
+    let logs = Logs::capture();
+    let house = House::start_with(|raw| raw.agent_certificate_life = Some("2s".to_owned())).await;
+    let credentials = east(&house).await;
+    let agent = Agent::connect(&house, &credentials).await.live("east");
+    let (said, _reason) = agent.ended().await;
+    let told =
+        said.iter().any(|message| matches!(message, Message::GoAway(GoAway { reason: CloseReason::Expired, .. })));
+    assert!(told, "{said:?}");
+    logs_tell(&logs, &["session ended", "certificate has expired"]).await;
     drop(house.ended().await);
 }
 

@@ -1,0 +1,168 @@
+//! What the server reads before it starts: the state directory, the files that the configuration names, the store.
+//!
+//! Called by `App::build`. Everything that is wrong is reported at once.
+
+use std::{error::Error, path::Path};
+
+use moorline_access::{Policy, StaticTokens};
+use moorline_ca::{Authority, SubjectName};
+use moorline_model::ClusterRecord;
+use moorline_mtls::{GatewayAcceptor, KeyPair, Reloading, Roots, Source, TunnelAcceptor};
+use moorline_store::Embedded;
+
+use super::AppError;
+use crate::{
+    bootstrap::{StateDir, Which},
+    clock,
+    config::{Config, Problem, Problems},
+    reload,
+    serving::{self, Serving},
+    state::State,
+    tunnel,
+};
+
+/// Everything that is read from the state directory and from the files that the configuration names.
+pub(super) struct Loaded {
+    pub(super) tokens: reload::Read<StaticTokens>,
+    pub(super) policy: reload::Read<Policy>,
+    pub(super) issuer_authority: Authority,
+    pub(super) tunnel_serving: Serving,
+    pub(super) gateway_serving: Option<Serving>,
+    pub(super) gateway_keys: Option<Reloading<KeyPair>>,
+    pub(super) tunnel_roots: Reloading<Roots>,
+    pub(super) user_roots: Reloading<Roots>,
+}
+
+/// Fills the state directory where it is empty and reads everything. Blocks on the disk.
+///
+/// # Errors
+/// Every problem of the files at once, or the store's.
+pub(super) fn load(config: &Config) -> Result<(Loaded, Embedded, Vec<ClusterRecord>), AppError> {
+    let dir = StateDir::new(&config.state_dir);
+    dir.fill(&config.api_group, clock::now())?;
+    let loaded = Loaded::read(config, &dir)?;
+    let store = Embedded::open(&dir.store())?;
+    let records = store.list()?;
+    Ok((loaded, store, records))
+}
+
+impl Loaded {
+    /// Reads everything, and reports everything that is wrong.
+    fn read(config: &Config, dir: &StateDir) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let tokens = keep_all(&mut problems, reload::tokens(&config.token_file));
+        let policy = keep_all(&mut problems, reload::policy(&config.policy_file));
+        let issuer_authority = problems.keep(dir.authority(Which::Tunnel));
+        let tunnel_names = tunnel_names(config);
+        let tunnel_serving = problems.keep(serve_by(dir, Which::Tunnel, "tunnel", tunnel_names));
+        let tunnel_roots = problems.keep(roots(&dir.certificate(Which::Tunnel)));
+        let user_roots = problems.keep(roots(&config.client_ca_file));
+        let mut gateway_serving = None;
+        let mut gateway_keys = None;
+        match &config.gateway_keys {
+            Some(files) => {
+                let loaded = Reloading::key_pair(&files.certificate, &files.key);
+                gateway_keys = problems.keep(loaded.map_err(|error| named("--tls-cert-file", &error)));
+            }
+            None => {
+                let names = serving::names(&config.gateway_names, config.gateway_listen.ip());
+                gateway_serving = problems.keep(serve_by(dir, Which::Gateway, "gateway", names));
+            }
+        }
+        let all = (tokens, policy, issuer_authority, tunnel_serving, tunnel_roots, user_roots);
+        let (
+            Some(tokens),
+            Some(policy),
+            Some(issuer_authority),
+            Some(tunnel_serving),
+            Some(tunnel_roots),
+            Some(user_roots),
+        ) = all
+        else {
+            return Err(problems);
+        };
+        problems.into_result()?;
+        Ok(Self {
+            tokens,
+            policy,
+            issuer_authority,
+            tunnel_serving,
+            gateway_serving,
+            gateway_keys,
+            tunnel_roots,
+            user_roots,
+        })
+    }
+}
+
+fn keep_all<T>(problems: &mut Problems, outcome: Result<T, Problems>) -> Option<T> {
+    outcome.map_err(|found| problems.0.extend(found.0)).ok()
+}
+
+fn named(at: &str, error: &dyn Error) -> Problem {
+    Problem { at: at.to_owned(), what: error.to_string(), remedy: String::new() }
+}
+
+fn roots(path: &Path) -> Result<Reloading<Roots>, Problem> {
+    Reloading::roots(path).map_err(|error| named("trust bundle", &error))
+}
+
+fn serve_by(dir: &StateDir, which: Which, door: &'static str, names: Vec<SubjectName>) -> Result<Serving, Problem> {
+    let authority = dir.authority(which)?;
+    Serving::new(door, authority, names).map_err(|error| named(&dir.certificate(which).display().to_string(), &error))
+}
+
+/// The fixed name comes first: it is the one that agents verify.
+fn tunnel_names(config: &Config) -> Vec<SubjectName> {
+    let mut names = vec![SubjectName::Dns(tunnel::SERVER_NAME.to_owned())];
+    let public: Vec<_> = config.public_tunnel_address.iter().map(|address| address.host.clone()).collect();
+    names.extend(serving::names(&public, config.tunnel_listen.ip()));
+    names
+}
+
+/// The acceptors of both doors, and what keeps their keys fresh.
+pub(super) struct Doors {
+    pub(super) tunnel: TunnelAcceptor,
+    pub(super) gateway: GatewayAcceptor,
+    pub(super) serving: Vec<Serving>,
+    pub(super) gateway_keys: Option<Reloading<KeyPair>>,
+}
+
+impl Doors {
+    /// Makes the acceptors of what was loaded.
+    ///
+    /// # Errors
+    /// Keys or roots that TLS cannot use.
+    pub(super) fn open(
+        state: &State,
+        [tunnel_roots, user_roots]: &[Reloading<Roots>; 2],
+        tunnel_serving: Serving,
+        gateway_serving: Option<Serving>,
+        gateway_keys: Option<Reloading<KeyPair>>,
+    ) -> Result<Self, Problems> {
+        let refuse = |door: &str, error: &dyn Error| Problems::from(named(door, error));
+        let keys: Source<KeyPair> = match (&gateway_serving, &gateway_keys) {
+            (Some(serving), _) => serving.source(),
+            (None, Some(files)) => files.source(),
+            (None, None) => {
+                return Err(Problem {
+                    at: "gateway".to_owned(),
+                    what: "has no certificate".to_owned(),
+                    remedy: String::new(),
+                }
+                .into());
+            }
+        };
+        if let Some(files) = &gateway_keys {
+            state.metrics.expires("gateway", files.source().current().not_after());
+        }
+        Ok(Self {
+            tunnel: TunnelAcceptor::new(tunnel_serving.source(), tunnel_roots.source(), moorline_wire::ALPN)
+                .map_err(|error| refuse("tunnel", &error))?,
+            gateway: GatewayAcceptor::new(keys, Some(user_roots.source()))
+                .map_err(|error| refuse("gateway", &error))?,
+            serving: std::iter::once(tunnel_serving).chain(gateway_serving).collect(),
+            gateway_keys,
+        })
+    }
+}
