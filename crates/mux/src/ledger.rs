@@ -54,6 +54,8 @@ struct State {
     cells: ById<Arc<Cell>>,
     farewells: ById<Farewell>,
     resets: Vec<u32>,
+    /// The session has ended, and nobody is left to say farewell to.
+    ended: bool,
 }
 
 /// The accounts of one session.
@@ -174,7 +176,7 @@ impl Ledger {
             if state.cells.remove(&cell.id).is_none() {
                 return false;
             }
-            if cell.reset_in() || (fin_queued && cell.fin_in()) {
+            if state.ended || cell.reset_in() || (fin_queued && cell.fin_in()) {
                 // Over on both sides: nothing to say.
             } else if !fin_queued {
                 state.farewells.insert(cell.id, Farewell::ResetInsteadOfFin);
@@ -187,6 +189,25 @@ impl Ledger {
         }
         self.release(cell.drain());
         true
+    }
+
+    /// The session has ended. Streams whose owners still have them stay on the books for what they hold.
+    pub(crate) fn end(&self) {
+        let mut ownerless = 0;
+        {
+            let mut state = lock(&self.state);
+            state.ended = true;
+            state.farewells = ById::default();
+            state.resets = Vec::new();
+            // The end came between the first frame of a stream and its turn.
+            state.cells.retain(|_, cell| {
+                if !cell.is_live() {
+                    ownerless += cell.drain();
+                }
+                cell.is_live()
+            });
+        }
+        self.release(ownerless);
     }
 
     /// The streams whose reset has to be written now.
@@ -257,8 +278,5 @@ impl Ledger {
 impl Drop for Ledger {
     fn drop(&mut self) {
         self.budget.leave(self.membership);
-        // Bytes of streams that never got an owner: the session ended between their first frame and
-        // their turn.
-        self.budget.refund(self.buffered());
     }
 }

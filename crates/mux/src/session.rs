@@ -242,6 +242,7 @@ impl Session {
             acceptor.wake();
         }
         self.gate.break_open();
+        self.ledger.end();
         self.pings.give_up();
         for cell in self.ledger.cells() {
             lock(&cell.ends).wake_both();
