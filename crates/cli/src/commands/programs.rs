@@ -30,10 +30,13 @@ pub(super) async fn build_server(raw: moorline_server::RawConfig) -> Result<moor
         Failure::bad_input(problems.0.iter().map(ToString::to_string).collect::<Vec<_>>())
     };
     let config = moorline_server::Config::resolve(raw).map_err(|problems| all(&problems))?;
-    moorline_server::App::build(config).await.map_err(|error| match &error {
-        AppError::Problems(problems) => all(problems),
-        other if other.exit_code() == 2 => Failure::bad_input([chain(other)]),
-        other => Failure::failed(chain(other)),
+    moorline_server::App::build(config).await.map_err(|error| {
+        if let AppError::Problems(problems) = &error {
+            return all(problems);
+        }
+        // A store that is in use or damaged is for the operator to mend, as a wrong flag is.
+        let is_bad_input = error.exit_code() == 2;
+        if is_bad_input { Failure::bad_input([chain(&error)]) } else { Failure::failed(chain(&error)) }
     })
 }
 
