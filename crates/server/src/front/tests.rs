@@ -2,6 +2,7 @@
 
 mod access;
 mod agent;
+mod door;
 mod drain;
 mod house;
 mod loss;

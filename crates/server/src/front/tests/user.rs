@@ -9,12 +9,17 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use moorline_process::Tasks;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(super) type UserBody = BoxBody<Bytes, std::io::Error>;
 
 /// What `alice` shows.
 pub(super) const ALICE: &str = "Bearer alice-token";
+
+/// Any byte stream.
+pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Io for T {}
 
 /// One connection of a user.
 pub(super) enum User {
@@ -23,13 +28,13 @@ pub(super) enum User {
 }
 
 impl User {
-    pub(super) async fn h1(io: DuplexStream, tasks: &Tasks) -> Self {
+    pub(super) async fn h1(io: impl Io, tasks: &Tasks) -> Self {
         let (sender, connection) = http1::handshake(TokioIo::new(io)).await.unwrap();
         tasks.spawn("user", async move { drop(connection.with_upgrades().await) });
         Self::H1(sender)
     }
 
-    pub(super) async fn h2(io: DuplexStream, tasks: &Tasks) -> Self {
+    pub(super) async fn h2(io: impl Io, tasks: &Tasks) -> Self {
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.unwrap();
         tasks.spawn("user", async move { drop(connection.await) });
         Self::H2(sender)
