@@ -3,7 +3,13 @@
 //! Made by `serve`, carried by the response's body or by the splice of an upgrade. Dropping it is the end: a request
 //! whose user hangs up is dropped wherever it stands, and this is how we hear of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{HeaderValue, Method};
 use moorline_process::Work;
@@ -33,7 +39,25 @@ pub(crate) struct Account {
     code: u16,
     line: Option<Box<Line>>,
     _work: Work,
+    _busy: Busy,
     held: Option<(Slot, Slot, registry::Routed)>,
+}
+
+/// Counts a request in on its connection, so that a connection on which a watch is silent is not taken for idle.
+pub(super) struct Busy(Arc<AtomicUsize>);
+
+impl Busy {
+    /// Counts one more until it is dropped.
+    pub(super) fn new(running: &Arc<AtomicUsize>) -> Self {
+        running.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(running))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What the log line of a request says. Only made where it would be written.
@@ -48,7 +72,7 @@ struct Line {
 
 impl Account {
     /// Opens the account of a request that has just arrived.
-    pub(super) fn open(metrics: &Arc<Metrics>, work: Work) -> Self {
+    pub(super) fn open(metrics: &Arc<Metrics>, work: Work, busy: Busy) -> Self {
         metrics.running.inc();
         Self {
             metrics: Arc::clone(metrics),
@@ -58,6 +82,7 @@ impl Account {
             code: 0,
             line: None,
             _work: work,
+            _busy: busy,
             held: None,
         }
     }

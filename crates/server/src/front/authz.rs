@@ -19,9 +19,21 @@ use super::{
 
 /// A request that may go to its cluster.
 pub(super) struct Permitted {
-    pub(super) permit: Permit,
-    pub(super) identity: HeaderValue,
-    pub(super) slot: Slot,
+    permit: Permit,
+    identity: HeaderValue,
+    slot: Slot,
+}
+
+impl Permitted {
+    /// Who may send what where.
+    pub(super) fn permit(&self) -> &Permit {
+        &self.permit
+    }
+
+    /// The permit, the identity as it travels, and the user's slot.
+    pub(super) fn into_parts(self) -> (Permit, HeaderValue, Slot) {
+        (self.permit, self.identity, self.slot)
+    }
 }
 
 /// What a decision is made with.

@@ -73,7 +73,7 @@ impl Routed {
         limits: &Limits<'_>,
         metrics: &Metrics,
     ) -> Result<Forwarded, Cause> {
-        let Self { routed, identity, slot } = self;
+        let (routed, identity, slot) = self.into_parts();
         let cluster = routed.permit().cluster();
         let cluster_slot =
             limits.clusters.of(cluster.as_str()).take().ok_or_else(|| Cause::ClusterBusy(cluster.clone()))?;

@@ -10,9 +10,16 @@ use super::{authz::Permitted, respond::Cause, slots::Slot};
 
 /// A request with a session to go by. `forward` takes nothing else.
 pub(super) struct Routed {
-    pub(super) routed: registry::Routed,
-    pub(super) identity: HeaderValue,
-    pub(super) slot: Slot,
+    routed: registry::Routed,
+    identity: HeaderValue,
+    slot: Slot,
+}
+
+impl Routed {
+    /// The session with its permit, the identity as it travels, and the user's slot.
+    pub(super) fn into_parts(self) -> (registry::Routed, HeaderValue, Slot) {
+        (self.routed, self.identity, self.slot)
+    }
 }
 
 impl Permitted {
@@ -21,7 +28,7 @@ impl Permitted {
     /// # Errors
     /// No such cluster, or none of its agents is connected.
     pub(super) fn route(self, registry: &Registry) -> Result<Routed, Cause> {
-        let Self { permit, identity, slot } = self;
+        let (permit, identity, slot) = self.into_parts();
         let routed = registry.route(permit).map_err(|error| match error {
             RouteError::UnknownCluster(cluster) => Cause::UnknownCluster(cluster),
             RouteError::ManagementNotConfigured => Cause::NoManagement,

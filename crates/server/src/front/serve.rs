@@ -19,7 +19,7 @@ use moorline_process::Phase;
 use tower::ServiceExt as _;
 
 use super::{
-    account::{Account, End, Who},
+    account::{Account, Busy, End, Who},
     authn::{Authenticated, CertificateUser},
     authz::{Memo, Rules},
     body::Body,
@@ -46,17 +46,8 @@ pub(super) struct Served {
     certificate: Option<Arc<CertificateUser>>,
     peer: SocketAddr,
     memo: Memo,
-    running: AtomicUsize,
+    running: Arc<AtomicUsize>,
     begun: AtomicU64,
-}
-
-/// Counts one request of a connection while it is being answered.
-struct Running<'a>(&'a AtomicUsize);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Served {
@@ -66,13 +57,12 @@ impl Served {
             certificate,
             peer,
             memo: Memo::default(),
-            running: AtomicUsize::new(0),
+            running: Arc::default(),
             begun: AtomicU64::new(0),
         })
     }
 
-    /// How many requests have begun on this connection, and whether one is running: the heads of responses, that is. A
-    /// body that is still on its way is for hyper to finish.
+    /// How many requests have begun on this connection, and whether one is running.
     pub(super) fn activity(&self) -> (u64, bool) {
         (self.begun.load(Ordering::Relaxed), self.running.load(Ordering::Relaxed) > 0)
     }
@@ -80,10 +70,8 @@ impl Served {
     /// Answers one request, whatever happens.
     pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         self.begun.fetch_add(1, Ordering::Relaxed);
-        self.running.fetch_add(1, Ordering::Relaxed);
-        let _running = Running(&self.running);
         let state = &self.shared.state;
-        let mut account = Account::open(&self.shared.metrics, state.phases.work());
+        let mut account = Account::open(&self.shared.metrics, state.phases.work(), Busy::new(&self.running));
         let (method, version) = (request.method().clone(), request.version());
         let request_id = request_id();
         let phase = state.phases.current();
@@ -147,9 +135,9 @@ impl Served {
             .authorize(cluster, outgoing.request.headers(), &rules, &self.memo, &outgoing.request_id)
             .await?;
         let who = Who {
-            user: permitted.permit.authenticated().user(),
-            as_user: permitted.permit.identity().user(),
-            cluster: permitted.permit.cluster().as_str(),
+            user: permitted.permit().authenticated().user(),
+            as_user: permitted.permit().identity().user(),
+            cluster: permitted.permit().cluster().as_str(),
         };
         account.describe(&outgoing.request_id, outgoing.request.method(), outgoing.path.path(), who);
         let routed = permitted.route(&state.registry)?;

@@ -102,3 +102,17 @@ async fn a_watch_ends_between_two_events() {
     drop((one, two, agent));
     assert_eq!(shutdown.await.unwrap().cut, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_with_a_silent_watch_is_not_idle_and_one_without_is() {
+    let mut house = House::new();
+    let mut user = house.h2().await;
+    let path = "/clusters/east/api?watch=true";
+    let (watch, pieces) = tokio::join!(user.get(path), async { house.agent.next().await.stream(Response::builder()) });
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let (response, ()) = tokio::join!(user.get("/clusters/east/api"), async { house.agent.next().await.ok("x") });
+    assert_eq!(body(response).await, "x");
+    drop((watch, pieces));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(user.send(super::user::get("/clusters/east/api")).await.is_err(), "closed while idle");
+}
