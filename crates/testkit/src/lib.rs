@@ -1,1 +1,13 @@
-//! Test support: real control planes, scripted API servers, links with latency and cuts, a header-checking client.
+//! Test support: links with latency and cuts, captured logs, scripted API servers, whole houses, real control planes.
+//!
+//! Used by the test rings and the benches only; no product crate depends on it except for its own tests.
+
+pub mod client;
+mod eventually;
+pub mod house;
+pub mod kubernetes;
+pub mod link;
+pub mod logs;
+pub mod upstream;
+
+pub use eventually::{Late, eventually};
