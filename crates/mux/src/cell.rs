@@ -166,9 +166,15 @@ impl Cell {
         self.unread.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(crate) fn refund(&self, bytes: usize, now_ms: u64) {
-        self.unread.fetch_sub(bytes, Ordering::Relaxed);
+    /// Takes bytes that were read off the account; gives how many. Never more than were on it: an error
+    /// here would run through to the process's budget and have every stream shed.
+    pub(crate) fn refund(&self, bytes: usize, now_ms: u64) -> usize {
         self.read_at.store(now_ms, Ordering::Relaxed);
+        let take = |unread: usize| Some(unread.saturating_sub(bytes));
+        let before = self.unread.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        let refunded = before.unwrap_or_else(|unread| unread).min(bytes);
+        debug_assert_eq!(refunded, bytes, "bytes were read that never arrived");
+        refunded
     }
 
     /// Empties the account and says what was in it.

@@ -146,7 +146,8 @@ where
         let session = &self.session;
         let cell = Arc::new(Cell::new(engine.id().val(), Direction::Outbound, session.ledger.now_ms()));
         cell.attach(engine);
-        session.ledger.enter(Arc::clone(&cell));
+        let fresh = session.ledger.enter(Arc::clone(&cell));
+        debug_assert!(fresh, "the engine gives no id twice");
         session.opened_total.fetch_add(1, Ordering::Relaxed);
         self.ids_left = self.ids_left.saturating_sub(1);
         if self.ids_left == 0 {
@@ -171,11 +172,11 @@ where
         // An empty write carries the acknowledgement. A Go peer kills a session over a stream that is
         // not acknowledged in time, and holds back opens meanwhile. Cannot block: the queue is empty.
         let _sent = Pin::new(&mut engine).poll_write(cx, &[]);
-        let cell = session.ledger.find(id).unwrap_or_else(|| {
-            let cell = Arc::new(Cell::new(id, Direction::Inbound, session.ledger.now_ms()));
-            session.ledger.enter(Arc::clone(&cell));
-            cell
-        });
+        let Some(cell) = session.ledger.find(id) else {
+            debug_assert!(false, "the shim enters every stream that it lets pass");
+            session.stream_ended(Direction::Inbound);
+            return;
+        };
         cell.attach(engine);
         let stream = Stream::new(cell, Arc::clone(session));
         let (refused, acceptor) = {

@@ -5,6 +5,7 @@
 //! never the other way round.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -103,8 +104,15 @@ impl Ledger {
         self.clock.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn enter(&self, cell: Arc<Cell>) {
-        lock(&self.state).cells.insert(cell.id, cell);
+    /// Opens an account; false, and nothing done, if there is one under this id.
+    pub(crate) fn enter(&self, cell: Arc<Cell>) -> bool {
+        match lock(&self.state).cells.entry(cell.id) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(free) => {
+                free.insert(cell);
+                true
+            }
+        }
     }
 
     pub(crate) fn find(&self, id: u32) -> Option<Arc<Cell>> {
@@ -134,8 +142,8 @@ impl Ledger {
 
     /// Takes note of bytes that a stream's owner has read.
     pub(crate) fn consume(&self, cell: &Cell, bytes: usize) {
-        cell.refund(bytes, self.now_ms());
-        self.release(bytes);
+        let refunded = cell.refund(bytes, self.now_ms());
+        self.release(refunded);
     }
 
     fn release(&self, bytes: usize) {

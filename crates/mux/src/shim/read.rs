@@ -220,7 +220,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Shim<T> {
                 return Ok(Judgement::Swallow);
             }
             let now = session.ledger.now_ms();
-            session.ledger.enter(Arc::new(Cell::new(id, Direction::Inbound, now)));
+            if !session.ledger.enter(Arc::new(Cell::new(id, Direction::Inbound, now))) {
+                // The engine says the same, but only if it has not forgotten the stream by the time that
+                // the body is complete.
+                session.condemn(CloseReason::Protocol("a stream was opened twice".to_owned()));
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
         }
         let body = usize::try_from(header.body()).unwrap_or(usize::MAX);
         if body > 0 {
