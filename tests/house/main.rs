@@ -1,6 +1,6 @@
 //! The house ring: server, agents and scripted kube-apiservers in one process, over real sockets.
 //!
 //! Tests that cover a fault carry its number in their names.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod smoke;

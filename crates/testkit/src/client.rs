@@ -186,7 +186,8 @@ pub fn full(text: impl Into<Bytes>) -> Body {
 /// Fails on a header that a user must never see.
 fn check(headers: &HeaderMap) -> Result<()> {
     for name in headers.keys().map(http::HeaderName::as_str) {
-        let inner = name.starts_with("impersonate-") || name.starts_with("x-moorline-") || name.starts_with("x-remote-");
+        let inner =
+            name.starts_with("impersonate-") || name.starts_with("x-moorline-") || name.starts_with("x-remote-");
         ensure!(!inner && name != "authorization", "the header {name} leaked out to a user");
     }
     Ok(())

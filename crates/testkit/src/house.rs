@@ -157,8 +157,8 @@ impl Server {
     /// Tells it to stop, as SIGTERM does; it drains.
     pub fn stop(&mut self) {
         if let Some(stop) = self.stop.take() {
-            // It may have ended by itself.
-            drop(stop.send(()));
+            // An error means that it has ended by itself already.
+            stop.send(()).unwrap_or_default();
         }
     }
 
@@ -221,8 +221,8 @@ impl Agent {
     /// Tells it to stop, as SIGTERM does; it drains.
     pub fn stop(&mut self) {
         if let Some(stop) = self.stop.take() {
-            // It may have ended by itself.
-            drop(stop.send(()));
+            // An error means that it has ended by itself already.
+            stop.send(()).unwrap_or_default();
         }
     }
 

@@ -140,11 +140,8 @@ async fn carry(near: TcpStream, target: SocketAddr, relay: Relay) {
     let (far_read, far_write) = far.into_split();
     let up = direction(near_read, far_write, &relay.weather);
     let down = direction(far_read, near_write, &relay.weather);
-    if let Some((up, down)) = cut.run_until_cancelled(async { tokio::join!(up, down) }).await {
-        drop((up, down));
-    } else {
-        // Cancelled: the halves are gone with the futures, so the sockets are closed with unread data, which resets.
-    }
+    // When cut, the halves go with the futures: the sockets close with data unread, which resets them.
+    cut.run_until_cancelled(async { tokio::join!(up, down) }).await;
     relay.open.fetch_sub(1, Ordering::Relaxed);
 }
 
@@ -173,11 +170,7 @@ async fn take(mut from: OwnedReadHalf, queue: mpsc::Sender<(Instant, Bytes)>, we
     }
 }
 
-async fn give(
-    mut to: OwnedWriteHalf,
-    mut delayed: mpsc::Receiver<(Instant, Bytes)>,
-    weather: &watch::Sender<Weather>,
-) {
+async fn give(mut to: OwnedWriteHalf, mut delayed: mpsc::Receiver<(Instant, Bytes)>, weather: &watch::Sender<Weather>) {
     let mut changes = weather.subscribe();
     while let Some((due, chunk)) = delayed.recv().await {
         if due > Instant::now() {

@@ -82,7 +82,8 @@ impl Upstream {
     /// When no port can be bound.
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let upstream = Self { address: listener.local_addr()?, state: Arc::default(), closed: CancellationToken::new() };
+        let upstream =
+            Self { address: listener.local_addr()?, state: Arc::default(), closed: CancellationToken::new() };
         spawn(accept(listener, Arc::clone(&upstream.state), upstream.closed.clone()));
         Ok(upstream)
     }
@@ -280,7 +281,8 @@ where
         }
         drop(running);
     });
-    let mut response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header(header::CONNECTION, "Upgrade");
+    let mut response =
+        Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header(header::CONNECTION, "Upgrade");
     if let Some(protocol) = protocol {
         response = response.header(header::UPGRADE, protocol);
     }
