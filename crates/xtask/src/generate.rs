@@ -27,6 +27,7 @@ const PROGRAMS: &[(&str, &str, &[&[&str]])] = &[
             &["cluster", "delete"],
             &["kubeconfig"],
             &["status"],
+            &["completion"],
         ],
     ),
 ];
