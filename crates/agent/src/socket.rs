@@ -19,6 +19,8 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration:
 
 /// How long written bytes may stay unacknowledged before the kernel gives the connection up.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes that the kernel may hold unsent. More would only wait there, where no small frame can overtake a bulk transfer.
+const UNSENT: u32 = 128 * 1024;
 
 /// Why a TCP connection was not made.
 #[derive(Debug, Error)]
@@ -100,6 +102,7 @@ fn configure(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(retries))?;
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 

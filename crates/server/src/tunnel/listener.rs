@@ -34,6 +34,8 @@ const KEEPALIVE: TcpKeepalive =
 
 /// How long sent bytes may stay unacknowledged before the operating system gives the connection up.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+/// Bytes that the kernel may hold unsent. More would only wait there, where no small frame can overtake a bulk transfer.
+const UNSENT: u32 = 128 * 1024;
 
 /// The tunnel door.
 pub(crate) struct Door {
@@ -120,6 +122,7 @@ fn tune(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
     socket.set_tcp_keepalive(&KEEPALIVE)?;
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }
 
