@@ -3,4 +3,7 @@
 //! Tests that cover a fault carry its number in their names.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod people;
 mod smoke;
+mod spoofing;
+mod upgrades;

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use moorline_mtls::{HttpsConnector, Roots};
+use moorline_mtls::{HttpsConnector, KeyPair, Roots};
 use tokio::net::TcpStream;
 
 /// How long anything may take before the test that waits for it fails.
@@ -36,7 +36,8 @@ pub struct Answer {
 pub struct Client {
     gateway: SocketAddr,
     roots: Roots,
-    token: String,
+    token: Option<String>,
+    keys: Option<KeyPair>,
 }
 
 impl Client {
@@ -45,13 +46,25 @@ impl Client {
     /// # Errors
     /// When `authority` holds no certificate.
     pub fn new(gateway: SocketAddr, authority: &[u8], token: &str) -> Result<Self> {
-        Ok(Self { gateway, roots: Roots::from_pem(authority)?, token: token.to_owned() })
+        Ok(Self { gateway, roots: Roots::from_pem(authority)?, token: Some(token.to_owned()), keys: None })
     }
 
     /// The same with another token.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
-        Self { token: token.to_owned(), ..self.clone() }
+        Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// The same without a token.
+    #[must_use]
+    pub fn without_token(&self) -> Self {
+        Self { token: None, ..self.clone() }
+    }
+
+    /// The same with a client certificate instead of a token.
+    #[must_use]
+    pub fn with_certificate(&self, keys: KeyPair) -> Self {
+        Self { token: None, keys: Some(keys), ..self.clone() }
     }
 
     /// The same through another address: a link in between.
@@ -117,7 +130,7 @@ impl Client {
     pub async fn tls(&self, alpn: &'static [&'static [u8]]) -> Result<moorline_mtls::ClientStream<TcpStream>> {
         let socket = TcpStream::connect(self.gateway).await.context("connecting to the gateway")?;
         socket.set_nodelay(true)?;
-        let connector = HttpsConnector::new(self.roots.clone(), None, alpn);
+        let connector = HttpsConnector::new(self.roots.clone(), self.keys.clone().map(Into::into), alpn);
         connector.connect(socket, "localhost", LIMIT).await.context("TLS with the gateway")
     }
 
@@ -135,7 +148,9 @@ impl Client {
         *request.uri_mut() = path.parse().unwrap_or_default();
         let headers = request.headers_mut();
         headers.insert(http::header::HOST, http::HeaderValue::from_static("localhost"));
-        if let Ok(value) = http::HeaderValue::from_str(&format!("Bearer {}", self.token)) {
+        if let Some(token) = &self.token
+            && let Ok(value) = http::HeaderValue::from_str(&format!("Bearer {token}"))
+        {
             headers.insert(http::header::AUTHORIZATION, value);
         }
         request

@@ -49,13 +49,15 @@ impl Seen {
 /// | path | answer |
 /// | --- | --- |
 /// | `/bytes/N` | N zero bytes, streamed |
-/// | `/upload` | reads the body to its end, answers its length |
+/// | `/upload` | reads the body to its end, answers its length; counts trailers |
 /// | `/stall` | the head and then nothing, until the caller hangs up |
 /// | `/hang` | nothing at all, until the caller hangs up |
 /// | `/cut/N` | announces 2 N bytes, sends N and cuts the connection |
+/// | `/cut-chunked/N` | sends N bytes of no announced length and cuts the connection |
 /// | `/ticks` | a chunk every 20 ms for ever: a watch |
 /// | `/echo` with `Upgrade` | `101`, then every byte comes back, and the end of input is answered by an end of output |
 /// | `/greet-then-read` with `Upgrade` | `101`, sends a greeting, closes its side, and reads on |
+/// | `/break` with `Upgrade` | `101`, half a sentence, and a reset |
 /// | `/refuse-upgrade` | `403` with a body, whatever was asked |
 /// | `/status/N` | that status with a small body |
 /// | `/leak` | an answer with headers that must not reach a user |
@@ -73,6 +75,7 @@ struct State {
     running: AtomicUsize,
     connections: AtomicUsize,
     uploaded: AtomicUsize,
+    trailers: AtomicUsize,
 }
 
 impl Upstream {
@@ -107,6 +110,16 @@ impl Upstream {
         seen.iter().filter(|request| request.uri.path() == path).cloned().collect()
     }
 
+    /// What arrived from users, oldest first: everything but the agent's own questions.
+    #[must_use]
+    pub fn seen_of_users(&self) -> Vec<Seen> {
+        let seen = self.state.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter()
+            .filter(|request| !matches!(request.uri.path(), "/version" | "/readyz" | "/api/v1/namespaces/kube-system"))
+            .cloned()
+            .collect()
+    }
+
     /// Requests being answered now, upgraded connections included.
     #[must_use]
     pub fn running(&self) -> usize {
@@ -123,6 +136,12 @@ impl Upstream {
     #[must_use]
     pub fn uploaded(&self) -> usize {
         self.state.uploaded.load(Ordering::SeqCst)
+    }
+
+    /// Trailer sections that `/upload` has met so far.
+    #[must_use]
+    pub fn trailers(&self) -> usize {
+        self.state.trailers.load(Ordering::SeqCst)
     }
 }
 
@@ -150,7 +169,7 @@ async fn serve(socket: TcpStream, state: Arc<State>) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .half_close(true)
-        .max_headers(2048)
+        .max_headers(16 * 1024)
         .max_buf_size(2 * 1024 * 1024)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
@@ -169,8 +188,10 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
         ("stall", _) => Ok(endless(None, running)),
         ("ticks", _) => Ok(endless(Some(Duration::from_millis(20)), running)),
         ("hang", _) => std::future::pending().await,
-        ("cut", count) => Ok(cut(number(count), running)),
+        ("cut", count) => Ok(cut(number(count), true, running)),
+        ("cut-chunked", count) => Ok(cut(number(count), false, running)),
         ("echo", _) if upgrade => switch(request, running, echo),
+        ("break", _) if upgrade => switch(request, running, break_off),
         ("greet-then-read", _) if upgrade => switch(request, running, greet_then_read),
         ("refuse-upgrade", _) => Ok(small(StatusCode::FORBIDDEN, "no upgrade for you, and this is why")),
         ("status", code) => {
@@ -237,7 +258,7 @@ fn endless(every: Option<Duration>, running: Counted) -> Response<Body> {
     respond(StatusCode::OK, StreamBody::new(frames).boxed())
 }
 
-fn cut(count: u64, running: Counted) -> Response<Body> {
+fn cut(count: u64, announced: bool, running: Counted) -> Response<Body> {
     let half = Bytes::from(vec![b'x'; usize::try_from(count).unwrap_or(0)]);
     let frames = futures_util::stream::unfold((Some(half), running), |(half, running)| async move {
         let frame = match half {
@@ -247,7 +268,9 @@ fn cut(count: u64, running: Counted) -> Response<Body> {
         Some((frame, (None, running)))
     });
     let mut response = respond(StatusCode::OK, StreamBody::new(frames).boxed());
-    response.headers_mut().insert(header::CONTENT_LENGTH, (count * 2).into());
+    if announced {
+        response.headers_mut().insert(header::CONTENT_LENGTH, (count * 2).into());
+    }
     response
 }
 
@@ -255,9 +278,14 @@ async fn upload(request: Request<Incoming>, state: &State, running: Counted) -> 
     let mut body = request.into_body();
     let mut total = 0_usize;
     while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
-            total += data.len();
-            state.uploaded.fetch_add(data.len(), Ordering::SeqCst);
+        match frame.map_err(io::Error::other)?.into_data() {
+            Ok(data) => {
+                total += data.len();
+                state.uploaded.fetch_add(data.len(), Ordering::SeqCst);
+            }
+            Err(_trailers) => {
+                state.trailers.fetch_add(1, Ordering::SeqCst);
+            }
         }
     }
     drop(running);
@@ -294,6 +322,15 @@ async fn echo(raw: Raw) -> io::Result<()> {
     tokio::io::copy(&mut read, &mut write).await?;
     write.write_all(b"|end of your input|").await?;
     write.shutdown().await
+}
+
+async fn break_off(mut raw: Raw) -> io::Result<()> {
+    raw.write_all(b"half a sen").await?;
+    raw.flush().await?;
+    // Read once more, so that the caller has had its half before the reset throws away what is under way.
+    raw.read_u8().await?;
+    let Ok(parts) = raw.into_inner().downcast::<TokioIo<TcpStream>>() else { return Ok(()) };
+    socket2::SockRef::from(parts.io.inner()).set_linger(Some(Duration::ZERO))
 }
 
 async fn greet_then_read(mut raw: Raw) -> io::Result<()> {

@@ -138,7 +138,10 @@ pub(super) fn switched(response: Response<()>) -> Response<AnswerBody> {
 fn clean(headers: &mut HeaderMap) {
     let ours: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| headers::is_ours(name) || name.as_str().starts_with("impersonate-"))
+        .filter(|name| {
+            // The last is the agent's own token, where something reflects requests.
+            headers::is_ours(name) || name.as_str().starts_with("impersonate-") || *name == header::AUTHORIZATION
+        })
         .cloned()
         .collect();
     for name in ours {

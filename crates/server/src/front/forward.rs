@@ -278,9 +278,12 @@ fn clean_headers(headers: &mut HeaderMap) {
         .keys()
         .filter(|name| {
             wire::is_ours(name)
+                // Said to a kube-apiserver, never by one: whoever reflects requests would give the agent's token away.
+                || name.as_str().starts_with("impersonate-")
                 || matches!(
                     name.as_str(),
-                    "connection"
+                    "authorization"
+                        | "connection"
                         | "keep-alive"
                         | "proxy-connection"
                         | "te"
@@ -320,9 +323,17 @@ mod tests {
     #[test]
     fn nothing_of_the_tunnel_reaches_the_user() {
         let mut headers = HeaderMap::new();
-        for name in
-            ["x-moorline-identity", "x-moorline-what", "connection", "keep-alive", "upgrade", "audit-id", "date"]
-        {
+        for name in [
+            "x-moorline-identity",
+            "x-moorline-what",
+            "authorization",
+            "impersonate-user",
+            "connection",
+            "keep-alive",
+            "upgrade",
+            "audit-id",
+            "date",
+        ] {
             headers.insert(http::HeaderName::from_static(name), HeaderValue::from_static("v"));
         }
         clean_headers(&mut headers);
