@@ -10,3 +10,4 @@ mod kube;
 mod rig;
 mod scenarios;
 mod stage;
+mod tunnel;

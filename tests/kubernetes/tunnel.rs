@@ -1,0 +1,135 @@
+//! The same scenarios through Moorline: real kubectl, one server, two agents, two real kube-apiservers.
+//!
+//! The house lives on a runtime of its own, which outlives the tests that come and go.
+
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use moorline_testkit::house::{Agent, Server};
+use moorline_testkit::kubernetes::{Credential, Kubectl, write_kubeconfig};
+use moorline_testkit::logs::Logs;
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
+
+use crate::stage::{Caller, Cluster, Stage, cluster};
+
+/// Names that the managed clusters go by.
+pub(crate) const NAMES: [&str; 2] = ["east", "west"];
+
+/// Who the agents are in their clusters: the account may impersonate, and nothing else.
+pub(crate) const AGENT: &str = "system:serviceaccount:moorline:agent";
+
+const ADMIN: (&str, &str) = ("admins-token-8b1e5a", "admin");
+const ALICE: (&str, &str) = ("alices-token-c0ffee", "alice");
+const POWERLESS: (&str, &str) = ("powerless-token-1d2d3d", "powerless");
+/// May reach no cluster at all.
+pub(crate) const STRANGER: (&str, &str) = ("strangers-token-4e5f6a", "stranger");
+
+/// The house: the agents live for as long as it does.
+pub(crate) struct House {
+    pub(crate) server: Server,
+    pub(crate) clusters: [&'static Cluster; 2],
+    _agents: [Agent; 2],
+    _logs: Logs,
+}
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+static HOUSE: OnceCell<Option<House>> = OnceCell::const_new();
+
+/// The house, built by whoever asks first; `None` where the programs are missing.
+pub(crate) async fn house() -> Option<&'static House> {
+    HOUSE.get_or_init(|| async { RUNTIME.spawn(build()).await.unwrap() }).await.as_ref()
+}
+
+async fn build() -> Option<House> {
+    let logs = Logs::capture();
+    let clusters = [cluster(0).await?, cluster(1).await?];
+    let directory = tempfile::tempdir().unwrap();
+    write_access(directory.path());
+    let server = Server::start_in(directory, |raw| raw.heartbeat_interval = Some("1s".to_owned())).await.unwrap();
+    let east = agent(&server, NAMES[0], clusters[0]).await;
+    let west = agent(&server, NAMES[1], clusters[1]).await;
+    Some(House { server, clusters, _agents: [east, west], _logs: logs })
+}
+
+async fn agent(server: &Server, name: &str, cluster: &Cluster) -> Agent {
+    let plane = &cluster.plane;
+    let token = plane.create_agent_service_account("moorline", "agent").await.unwrap();
+    for user in [ALICE.1, "carol"] {
+        plane.grant_everything(user).await.unwrap();
+    }
+    let files = plane.directory().join("agent-of-moorline");
+    std::fs::create_dir_all(&files).unwrap();
+    let (token_file, ca_file) = (files.join("token"), files.join("ca.crt"));
+    moorline_process::write_private(&token_file, token.as_bytes()).unwrap();
+    std::fs::write(&ca_file, plane.ca_pem()).unwrap();
+    let created = server.create(name).await.unwrap();
+    let agent = Agent::start(&created, server.tunnel, &plane.url(), |raw| {
+        raw.kube_token_file = Some(token_file);
+        raw.kube_ca_file = Some(ca_file);
+    })
+    .unwrap();
+    server.connected(name).await.unwrap();
+    agent
+}
+
+/// Who everybody is, and who may reach which cluster.
+fn write_access(directory: &Path) {
+    let line = |(token, user): (&str, &str), groups: &str| format!("{token},{user},{user}-uid,\"{groups}\"\n");
+    let tokens = [
+        line(ADMIN, "moorline:admins"),
+        line(ALICE, "developers,on-call"),
+        line(POWERLESS, "developers"),
+        line(STRANGER, "visitors"),
+    ];
+    let role = |name: &str, verbs: &str, group: &str| {
+        format!(
+            r#"apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {{name: {name}}}
+rules: [{{apiGroups: [moorline.io], resources: [managedclusters], verbs: ["{verbs}"]}}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {{name: {name}}}
+subjects: [{{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "{group}"}}]
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {name}}}
+"#
+        )
+    };
+    let policy =
+        [role("administer", "*", "moorline:admins"), role("reach", "get", "developers")].join("---\n");
+    moorline_process::write_private(&directory.join("tokens.csv"), tokens.concat().as_bytes()).unwrap();
+    moorline_process::write_private(&directory.join("policy.yaml"), policy.as_bytes()).unwrap();
+}
+
+impl House {
+    /// A kubeconfig that plain kubectl reaches a cluster of the house with.
+    pub(crate) fn kubeconfig(&self, name: &str, (token, user): (&str, &str)) -> PathBuf {
+        let path = self.server.directory().join(format!("{user}-{name}.kubeconfig"));
+        let ca = std::fs::read_to_string(self.server.directory().join("gateway-ca.crt")).unwrap();
+        let url = format!("https://{}/clusters/{name}", self.server.gateway);
+        write_kubeconfig(&path, &url, &ca, &Credential::Token(token)).unwrap();
+        path
+    }
+
+    fn caller(&self, name: &str, who: (&str, &str), groups: &[&str]) -> Caller {
+        Caller {
+            kubeconfig: self.kubeconfig(name, who),
+            user: who.1.to_owned(),
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            via: Some(AGENT.to_owned()),
+        }
+    }
+}
+
+/// The machine's kubectl plays in the second cluster, the others in the first.
+async fn stage(version: Kubectl) -> Option<Stage> {
+    let house = house().await?;
+    let number = usize::from(version == Kubectl::Machine);
+    let alice = house.caller(NAMES[number], ALICE, &["developers", "on-call", "system:authenticated"]);
+    let powerless = house.caller(NAMES[number], POWERLESS, &["developers", "system:authenticated"]);
+    Stage::set(house.clusters[number], version, &alice, &powerless).await
+}
+
+crate::scenarios::play_all!(crate::tunnel::stage);
