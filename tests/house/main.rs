@@ -3,7 +3,10 @@
 //! Tests that cover a fault carry its number in their names.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod isolation;
+mod limits;
 mod people;
 mod smoke;
 mod spoofing;
+mod streaming;
 mod upgrades;

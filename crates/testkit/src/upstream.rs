@@ -168,7 +168,6 @@ async fn serve(socket: TcpStream, state: Arc<State>) {
     let service = service_fn(|request| answer(request, Arc::clone(&state)));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .half_close(true)
         .max_headers(16 * 1024)
         .max_buf_size(2 * 1024 * 1024)
         .serve_connection(TokioIo::new(socket), service)

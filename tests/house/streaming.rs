@@ -1,0 +1,243 @@
+//! Large bodies pass in bounded memory, and a body that was cut never looks whole.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use http::{Method, StatusCode};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Frame, Incoming};
+use moorline_testkit::client::{Body, LIMIT};
+use moorline_testkit::house::{Agent, Server};
+use moorline_testkit::link::Link;
+use moorline_testkit::upstream::Upstream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::people::{ALICE, House, until};
+
+const MIB: u64 = 1 << 20;
+
+/// What server, agent, kube-apiserver and user together may hold above what they hold when idle.
+const BOUND: u64 = 128 * MIB;
+
+/// A line of `/proc/self/status` in bytes.
+fn memory(line: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let found = status.lines().find_map(|text| text.strip_prefix(line)?.split_whitespace().next()?.parse::<u64>().ok());
+    found.unwrap() * 1024
+}
+
+/// Runs an ignored test of this file in a process of its own, so that what other tests hold is not measured.
+pub(crate) async fn alone(name: &str) {
+    let output = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", name])
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}");
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Holds the most that this process has held so far against a bound above what it held when idle.
+pub(crate) fn within(what: &str, idle: u64, bound: u64) {
+    let held = memory("VmHWM:").saturating_sub(idle);
+    println!("{what}: {} MiB above idle", held / MIB);
+    assert!(held < bound, "{what}: {} MiB above idle", held / MIB);
+}
+
+pub(crate) fn idle_memory() -> u64 {
+    memory("VmRSS:")
+}
+
+fn zeroes(count: u64) -> Body {
+    static BLOCK: [u8; 64 * 1024] = [0; 64 * 1024];
+    let blocks = (0..count / BLOCK.len() as u64).map(|_| Ok(Frame::data(BLOCK.as_slice().into())));
+    StreamBody::new(futures_util::stream::iter(blocks)).boxed()
+}
+
+/// Reads to the end; how many bytes came, and whether that was all.
+async fn drain(mut body: Incoming) -> (u64, Result<(), hyper::Error>) {
+    let mut came = 0;
+    loop {
+        match tokio::time::timeout(LIMIT, body.frame()).await.unwrap() {
+            None => return (came, Ok(())),
+            Some(Err(error)) => return (came, Err(error)),
+            Some(Ok(frame)) => came += frame.data_ref().map_or(0, |data| data.len() as u64),
+        }
+    }
+}
+
+#[tokio::test]
+async fn f15_large_bodies_pass_in_bounded_memory() {
+    alone("streaming::large_bodies").await;
+}
+
+#[tokio::test]
+#[ignore = "measures the process that it runs in; run by the test above"]
+async fn large_bodies() {
+    let house = House::new().await;
+    let user = house.user(ALICE);
+    let idle = idle_memory();
+    let (one, two) = (user.connect().await.unwrap(), user.connect_http2().await.unwrap());
+    for (protocol, mut connection, size) in [("HTTP/1.1", one, 1024 * MIB), ("HTTP/2", two, 256 * MIB)] {
+        let begun = Instant::now();
+        let response =
+            connection.send(user.request(Method::GET, &format!("/clusters/east/bytes/{size}"))).await.unwrap();
+        let (came, end) = drain(response.into_body()).await;
+        assert!(came == size && end.is_ok(), "{came} {end:?}");
+        println!("down, {protocol}: {:.0} MiB/s", rate(size, begun));
+        within("down", idle, BOUND);
+        let begun = Instant::now();
+        let response =
+            connection.send(user.request_with(Method::POST, "/clusters/east/upload", zeroes(size))).await.unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), size.to_string());
+        println!("up, {protocol}: {:.0} MiB/s", rate(size, begun));
+        within("up", idle, BOUND);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people to read")]
+fn rate(size: u64, begun: Instant) -> f64 {
+    (size / MIB) as f64 / begun.elapsed().as_secs_f64()
+}
+
+#[tokio::test]
+async fn f15_a_body_cut_upstream_never_looks_whole() {
+    let house = House::new().await;
+    let user = house.user(ALICE);
+    for count in [1, 1_000, 100_000, 3_000_000] {
+        for path in ["cut", "cut-chunked"] {
+            for mut connection in [user.connect().await.unwrap(), user.connect_http2().await.unwrap()] {
+                let request = user.request(Method::GET, &format!("/clusters/east/{path}/{count}"));
+                // A cut before anything has left may be told in words.
+                let response = connection.send(request).await.unwrap();
+                if response.status() == StatusCode::OK {
+                    let (came, end) = drain(response.into_body()).await;
+                    assert!(came <= count && end.is_err(), "{path} {count}: {came} {end:?}");
+                } else {
+                    assert_eq!(response.status(), StatusCode::BAD_GATEWAY, "{path} {count}");
+                }
+            }
+        }
+    }
+    // On the wire: neither the last chunk nor as many bytes as were announced.
+    for path in ["cut/1000", "cut-chunked/1000"] {
+        let head = format!(
+            "GET /clusters/east/{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {ALICE}\r\n\r\n"
+        );
+        let answer = house.raw(head.as_bytes()).await;
+        assert!(!answer.ends_with("0\r\n\r\n") && answer.matches('x').count() <= 1010, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn f15_nor_does_one_whose_tunnel_was_cut() {
+    let server = Server::start().await.unwrap();
+    let upstream = Upstream::start().await.unwrap();
+    let link = Link::to(server.tunnel).await.unwrap();
+    let created = server.create("east").await.unwrap();
+    let _agent = Agent::start(&created, link.address(), &upstream.url(), |_| {}).unwrap();
+    let user = server.admin_client().unwrap();
+    for path in ["bytes/1000000000", "ticks"] {
+        for http2 in [false, true] {
+            server.connected("east").await.unwrap();
+            let mut connection = if http2 { user.connect_http2().await } else { user.connect().await }.unwrap();
+            let response = connection.send(user.request(Method::GET, &format!("/clusters/east/{path}"))).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+            let mut body = response.into_body();
+            body.frame().await.unwrap().unwrap();
+            link.cut();
+            let (came, end) = drain(body).await;
+            assert!(end.is_err(), "{path}: {came} bytes and a clean end");
+            until("it has ended upstream", async || upstream.running() == 0).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn f15_an_upload_that_was_cut_never_looks_whole_upstream() {
+    let house = House::new().await;
+    let user = house.user(ALICE);
+    for framing in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
+        let mut socket = user.tls(&[b"http/1.1"]).await.unwrap();
+        let head = format!(
+            "POST /clusters/east/upload HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ALICE}\r\n{framing}\r\n\r\n3e8\r\n{}\r\n",
+            "x".repeat(1000)
+        );
+        let before = house.upstream.uploaded();
+        socket.write_all(head.as_bytes()).await.unwrap();
+        until("some of it has arrived", async || house.upstream.uploaded() >= before + 1000).await;
+        // Half-closed, not gone: whatever the answer is, it must not be a success.
+        socket.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        drop(tokio::time::timeout(LIMIT, socket.read_to_end(&mut answer)).await.unwrap());
+        assert!(!String::from_utf8_lossy(&answer).contains(" 200 "), "{framing}: {}", String::from_utf8_lossy(&answer));
+        until("it has ended upstream", async || house.upstream.running() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn f12_whoever_hangs_up_ends_the_request_upstream() {
+    let house = House::new().await;
+    let user = house.user(ALICE);
+    for path in ["stall", "ticks", "bytes/10000000000"] {
+        let mut connection = user.connect_http2().await.unwrap();
+        let response = connection.send(user.request(Method::GET, &format!("/clusters/east/{path}"))).await.unwrap();
+        assert_eq!(house.upstream.running(), 1, "{path}");
+        drop(response);
+        until(path, async || house.upstream.running() == 0).await;
+    }
+    // After the head of an answer and before it, and in the middle of an upload.
+    for (path, body) in [("stall", ""), ("ticks", ""), ("hang", ""), ("upload", "Content-Length: 100\r\n")] {
+        let mut socket = user.tls(&[b"http/1.1"]).await.unwrap();
+        let head =
+            format!("POST /clusters/east/{path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ALICE}\r\n{body}\r\n");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        until("it runs", async || house.upstream.running() == 1).await;
+        drop(socket);
+        until(path, async || house.upstream.running() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn f12_five_hundred_cancelled_watches_leave_nothing_behind() {
+    let house = House::new().await;
+    let user = house.user(ALICE);
+    let tasks = house.server.metric("moorline_tasks", &[]).await.unwrap();
+    for round in 0..50 {
+        let mut http2 = user.connect_http2().await.unwrap();
+        let mut held = Vec::new();
+        for number in 0..10 {
+            let request = user.request(Method::GET, "/clusters/east/ticks?watch=true&follow=true");
+            let response = if (round + number) % 2 == 0 { http2.send(request).await } else { user.send(request).await };
+            held.push(response.unwrap().into_body());
+        }
+        for body in &mut held {
+            assert!(body.frame().await.unwrap().is_ok());
+        }
+    }
+    house.at_rest(tasks).await;
+}
+
+#[tokio::test]
+async fn f38_a_long_link_carries_more_than_a_window() {
+    const SIZE: u64 = 24 * MIB;
+    let server = Server::start().await.unwrap();
+    let upstream = Upstream::start().await.unwrap();
+    let link = Link::to(server.tunnel).await.unwrap();
+    let created = server.create("east").await.unwrap();
+    let _agent = Agent::start(&created, link.address(), &upstream.url(), |_| {}).unwrap();
+    server.connected("east").await.unwrap();
+    link.set_round_trip(Duration::from_millis(100));
+    let user = server.admin_client().unwrap();
+    let begun = Instant::now();
+    let response = user.send(user.request(Method::GET, &format!("/clusters/east/bytes/{SIZE}"))).await.unwrap();
+    let (came, end) = drain(response.into_body()).await;
+    assert!(came == SIZE && end.is_ok(), "{came} {end:?}");
+    println!("down at 100 ms: {:.1} MiB/s", rate(SIZE, begun));
+    let begun = Instant::now();
+    let answer = user.ask(user.request_with(Method::POST, "/clusters/east/upload", zeroes(SIZE))).await.unwrap();
+    assert_eq!(answer.body, SIZE.to_string());
+    println!("up at 100 ms: {:.1} MiB/s", rate(SIZE, begun));
+}
