@@ -16,6 +16,7 @@ async fn stage(version: Kubectl) -> Option<Stage> {
                 let credential = Credential::Certificate(&certificate);
                 Caller {
                     kubeconfig: plane.kubeconfig(user, &credential).unwrap(),
+                    prefix: String::new(),
                     user: user.to_owned(),
                     groups: vec![group.to_owned(), "system:authenticated".to_owned()],
                     via: None,

@@ -18,6 +18,7 @@ pub(crate) struct Kube {
     pub(crate) tools: Tools,
     pub(crate) version: Kubectl,
     pub(crate) kubeconfig: PathBuf,
+    pub(crate) prefix: String,
     pub(crate) namespace: String,
 }
 

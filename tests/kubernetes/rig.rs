@@ -42,6 +42,7 @@ async fn an_agent_may_impersonate_and_nothing_else() {
         tools: plane.tools().clone(),
         version: Kubectl::New,
         kubeconfig: plane.kubeconfig("agent", &credential).unwrap(),
+        prefix: String::new(),
         namespace: "default".into(),
     };
     let as_alice = ["--as=alice", "--as-group=readers", "--as-uid=42"];

@@ -19,6 +19,8 @@ pub(crate) struct Cluster {
 /// Who calls, and what the kube-apiserver must take them for.
 pub(crate) struct Caller {
     pub(crate) kubeconfig: PathBuf,
+    /// What comes before the paths of `--raw`: it replaces the path of a kubeconfig's server.
+    pub(crate) prefix: String,
     pub(crate) user: String,
     pub(crate) groups: Vec<String>,
     /// The service account that impersonates the user; `None` where nothing is in between.
@@ -78,6 +80,7 @@ impl Stage {
             tools: tools.clone(),
             version,
             kubeconfig: caller.kubeconfig.clone(),
+            prefix: caller.prefix.clone(),
             namespace: namespace.clone(),
         };
         Some(Self {

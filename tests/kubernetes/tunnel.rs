@@ -97,8 +97,7 @@ roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {name}}
 "#
         )
     };
-    let policy =
-        [role("administer", "*", "moorline:admins"), role("reach", "get", "developers")].join("---\n");
+    let policy = [role("administer", "*", "moorline:admins"), role("reach", "get", "developers")].join("---\n");
     moorline_process::write_private(&directory.join("tokens.csv"), tokens.concat().as_bytes()).unwrap();
     moorline_process::write_private(&directory.join("policy.yaml"), policy.as_bytes()).unwrap();
 }
@@ -116,6 +115,7 @@ impl House {
     fn caller(&self, name: &str, who: (&str, &str), groups: &[&str]) -> Caller {
         Caller {
             kubeconfig: self.kubeconfig(name, who),
+            prefix: format!("/clusters/{name}"),
             user: who.1.to_owned(),
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
             via: Some(AGENT.to_owned()),

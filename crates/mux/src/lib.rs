@@ -42,6 +42,7 @@ mod ping;
 mod places;
 mod session;
 mod shim;
+mod splice;
 mod stats;
 mod stream;
 
@@ -52,6 +53,7 @@ pub use driver::Driver;
 pub use handle::{Handle, OpenError};
 pub use incoming::Incoming;
 pub use session::session;
+pub use splice::{Spliced, Splicing, splice};
 pub use stats::Stats;
 pub use stream::Stream;
 

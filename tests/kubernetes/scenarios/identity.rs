@@ -11,7 +11,7 @@ pub(crate) async fn whoami(stage: &Stage) {
     let text = if asked.code == Some(0) {
         asked.text()
     } else {
-        let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+        let path = &format!("{}/apis/authentication.k8s.io/v1/selfsubjectreviews", kube.prefix);
         let review = br#"{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}"#;
         kube.ok_with(&["create", "--raw", path, "-f", "-"], review).await
     };

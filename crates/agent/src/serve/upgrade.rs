@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use moorline_mux::{Spliced, Splicing};
 use socket2::SockRef;
-use tokio::io::copy_bidirectional_with_sizes;
 
 use super::{Running, upstream::Io};
 
-/// The buffer of each direction, in bytes.
-const BUFFER: usize = 64 * 1024;
+/// The buffer of each direction. On the tunnel's stream data and reset stay in order, so there is nothing to wait for.
+const SPLICING: Splicing = Splicing { buffer: 64 * 1024, linger: Duration::ZERO };
 
 /// How long our `101` may take to reach the stream; it waits for the window of a stream that is otherwise empty.
 const SWITCH_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,9 +39,8 @@ impl Splice {
         };
         let mut ours = TokioIo::new(ours);
         let mut theirs = TokioIo::new(theirs);
-        let carried = copy_bidirectional_with_sizes(&mut ours, &mut theirs, BUFFER, BUFFER).await;
-        match carried {
-            Ok((up, down)) => tracing::debug!(up, down, "a switched connection has ended"),
+        match moorline_mux::splice(&mut ours, &mut theirs, SPLICING).await {
+            Ok(Spliced { up, down }) => tracing::debug!(up, down, "a switched connection has ended"),
             Err(error) => {
                 tracing::debug!(%error, "a switched connection broke");
                 // Our side needs no such care: a stream that is dropped before its end is reset.

@@ -4,8 +4,11 @@
 //! such while the other goes on; anything worse than an end drops both sides, which resets the stream on the one and
 //! cuts the connection on the other.
 
+use std::time::Duration;
+
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use moorline_mux::Splicing;
 use moorline_process::Phases;
 
 use super::{
@@ -13,8 +16,9 @@ use super::{
     pool::Lease,
 };
 
-/// Bytes copied at once, in each direction.
-const BUFFER: usize = 64 * 1024;
+/// Bytes copied at once, in each direction; and how long a user who still sends is read from after the cluster has
+/// ended, so that its last bytes, an exit status among them, are not destroyed by a reset.
+const SPLICING: Splicing = Splicing { buffer: 64 * 1024, linger: Duration::from_secs(2) };
 
 /// Both sides of a connection that is being switched.
 pub(super) struct Switch {
@@ -58,10 +62,7 @@ impl Switch {
 async fn splice(user: OnUpgrade, agent: OnUpgrade) -> Result<u64, SpliceError> {
     let (user, agent) = tokio::try_join!(user, agent).map_err(SpliceError::Switch)?;
     let (mut user, mut agent) = (TokioIo::new(user), TokioIo::new(agent));
-    let (_received, sent) = tokio::io::copy_bidirectional_with_sizes(&mut user, &mut agent, BUFFER, BUFFER)
-        .await
-        .map_err(SpliceError::Io)?;
-    Ok(sent)
+    Ok(moorline_mux::splice(&mut user, &mut agent, SPLICING).await.map_err(SpliceError::Io)?.down)
 }
 
 #[derive(Debug, thiserror::Error)]
