@@ -34,10 +34,11 @@ use super::{
 const HARD_MAX_HEADERS: usize = 2 * MAX_HEADERS;
 
 /// Bytes of a head that hyper still reads, for the same reason.
-const HARD_MAX_HEAD: usize = 2 * MAX_HEAD;
+const HARD_MAX_HEAD: usize = MAX_HEAD + 32 * 1024;
 
-/// Bytes buffered of an HTTP/1 connection: the largest head, and a body passes in pieces of this size at most.
-const MAX_BUFFER: usize = 2 * HARD_MAX_HEAD;
+/// Bytes buffered of an HTTP/1 connection: the largest head. No more, since hyper also gathers this much of an answer for
+/// a user who does not read it.
+const MAX_BUFFER: usize = HARD_MAX_HEAD;
 
 /// Requests at once on one HTTP/2 connection, the default of Go's and kube-apiserver's servers.
 const H2_STREAMS: u32 = 250;

@@ -29,8 +29,9 @@ pub(crate) const IDLE: Duration = Duration::from_secs(60);
 /// How often idle streams are looked at.
 const SWEEP: Duration = Duration::from_secs(15);
 
-/// Bytes of a response head that are taken from an agent: kube-apiserver's are below 2 KiB.
-const MAX_RESPONSE_HEAD: usize = 256 * 1024;
+/// Bytes of a response head that are taken from an agent: kube-apiserver's are below 2 KiB. As much of a body is read
+/// ahead of a user who does not take it.
+const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 
 /// What all pools have in common.
 #[derive(Clone)]
