@@ -6,6 +6,7 @@
 
 mod audit;
 mod direct;
+mod doors;
 mod kube;
 mod rig;
 mod scenarios;

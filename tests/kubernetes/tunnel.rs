@@ -20,7 +20,7 @@ pub(crate) const NAMES: [&str; 2] = ["east", "west"];
 pub(crate) const AGENT: &str = "system:serviceaccount:moorline:agent";
 
 const ADMIN: (&str, &str) = ("admins-token-8b1e5a", "admin");
-const ALICE: (&str, &str) = ("alices-token-c0ffee", "alice");
+pub(crate) const ALICE: (&str, &str) = ("alices-token-c0ffee", "alice");
 const POWERLESS: (&str, &str) = ("powerless-token-1d2d3d", "powerless");
 /// May reach no cluster at all.
 pub(crate) const STRANGER: (&str, &str) = ("strangers-token-4e5f6a", "stranger");
