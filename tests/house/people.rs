@@ -83,7 +83,7 @@ impl House {
         write_private(&directory.path().join("tokens.csv"), table(tokens).as_bytes()).unwrap();
         write_private(&directory.path().join("policy.yaml"), POLICY.as_bytes()).unwrap();
         let server = Server::start_in(directory, change).await.unwrap();
-        let upstream = Upstream::start().await.unwrap();
+        let upstream = Upstream::start_for(16 * 1024).await.unwrap();
         let agent = server.agent("east", &upstream.url()).await.unwrap();
         Self { server, agent, upstream, logs }
     }

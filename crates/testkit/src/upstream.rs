@@ -84,10 +84,18 @@ impl Upstream {
     /// # Errors
     /// When no port can be bound.
     pub async fn start() -> io::Result<Self> {
+        Self::start_for(100).await
+    }
+
+    /// The same, for requests of up to `headers` lines: users in thousands of groups. Each request pays for the room.
+    ///
+    /// # Errors
+    /// When no port can be bound.
+    pub async fn start_for(headers: usize) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let upstream =
             Self { address: listener.local_addr()?, state: Arc::default(), closed: CancellationToken::new() };
-        spawn(accept(listener, Arc::clone(&upstream.state), upstream.closed.clone()));
+        spawn(accept(listener, Arc::clone(&upstream.state), upstream.closed.clone(), headers));
         Ok(upstream)
     }
 
@@ -151,16 +159,16 @@ impl Drop for Upstream {
     }
 }
 
-async fn accept(listener: TcpListener, state: Arc<State>, closed: CancellationToken) {
+async fn accept(listener: TcpListener, state: Arc<State>, closed: CancellationToken, headers: usize) {
     while let Some(Ok((socket, _))) = closed.run_until_cancelled(listener.accept()).await {
         let (state, closed) = (Arc::clone(&state), closed.clone());
         spawn(async move {
-            closed.run_until_cancelled(serve(socket, state)).await;
+            closed.run_until_cancelled(serve(socket, state, headers)).await;
         });
     }
 }
 
-async fn serve(socket: TcpStream, state: Arc<State>) {
+async fn serve(socket: TcpStream, state: Arc<State>, headers: usize) {
     if socket.set_nodelay(true).is_err() {
         return;
     }
@@ -168,7 +176,7 @@ async fn serve(socket: TcpStream, state: Arc<State>) {
     let service = service_fn(|request| answer(request, Arc::clone(&state)));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .max_headers(16 * 1024)
+        .max_headers(headers)
         .max_buf_size(2 * 1024 * 1024)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();

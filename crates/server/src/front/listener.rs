@@ -31,7 +31,7 @@ use super::{
 };
 
 /// Header lines that hyper still reads, so that a request a little over [`MAX_HEADERS`] gets an answer that says why.
-const HARD_MAX_HEADERS: usize = 2 * MAX_HEADERS;
+const HARD_MAX_HEADERS: usize = MAX_HEADERS + 32;
 
 /// Bytes of a head that hyper still reads, for the same reason.
 const HARD_MAX_HEAD: usize = MAX_HEAD + 32 * 1024;

@@ -12,8 +12,9 @@ use thiserror::Error;
 pub(crate) const CLUSTER_HEADER: HeaderName = HeaderName::from_static("x-cluster-id");
 
 /// Header lines in one request head; with more, 431. kubectl sends about ten; the rest is room for callers that
-/// impersonate somebody in many groups, one line each.
-pub(crate) const MAX_HEADERS: usize = 1024;
+/// impersonate somebody in many groups, one line each. hyper lays out room for all of them at every request, so a
+/// thousand would cost more than everything else that happens to a small request here.
+pub(crate) const MAX_HEADERS: usize = 256;
 
 /// Bytes of all header lines of one request head; with more, 431. Far above what a client needs (a large token has
 /// 16 KiB), far below what could hurt.
