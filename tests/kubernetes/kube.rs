@@ -67,6 +67,13 @@ impl Kube {
         ended.text()
     }
 
+    /// Runs to the end with more variables in its environment.
+    pub(crate) async fn run_in(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Ended {
+        let mut command = self.command(arguments);
+        command.envs(environment.iter().copied());
+        finish(command, b"").await.unwrap_or_else(|problem| panic!("{} kubectl {arguments:?} {problem}", self.version))
+    }
+
     /// As [`Self::ok`], parsed as JSON.
     pub(crate) async fn json(&self, arguments: &[&str]) -> serde_json::Value {
         let text = self.ok(&[arguments, &["--output=json"]].concat()).await;

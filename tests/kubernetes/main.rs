@@ -1,13 +1,17 @@
 //! Real Kubernetes: real etcd, real kube-apiservers, real kubectl programs of several ages.
 //!
 //! `scenarios` says what kubectl must be able to do, over any kubeconfig. `direct` plays them straight to a
-//! kube-apiserver: that proves the rig.
+//! kube-apiserver, which proves the rig; `tunnel`, `header` and `certificate` play them through Moorline, in which a
+//! cluster is named and a caller known in different ways. `doors` and `outage` show what only the whole way has.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod audit;
+mod certificate;
 mod direct;
 mod doors;
+mod header;
 mod kube;
+mod outage;
 mod rig;
 mod scenarios;
 mod stage;

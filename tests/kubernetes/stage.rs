@@ -5,6 +5,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use moorline_testkit::kubernetes::{ControlPlane, Kubectl, Node, Options, PodSpec, Tools, say_skipped};
+use moorline_testkit::logs::Logs;
 use serde_json::json;
 use tokio::sync::OnceCell;
 
@@ -40,6 +41,8 @@ pub(crate) struct Stage {
     pub(crate) powerless: Kube,
     pub(crate) powerless_user: String,
     pub(crate) namespace: String,
+    /// Fails the play, at its end, when Moorline logged an error or a secret.
+    _logs: Option<Logs>,
 }
 
 static CLUSTERS: [OnceCell<Option<Cluster>>; 2] = [OnceCell::const_new(), OnceCell::const_new()];
@@ -92,6 +95,7 @@ impl Stage {
             powerless: kube(powerless),
             powerless_user: powerless.user.clone(),
             namespace: namespace.clone(),
+            _logs: caller.via.is_some().then(Logs::capture),
         })
     }
 

@@ -4,9 +4,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use moorline_testkit::house::{Agent, Server};
-use moorline_testkit::kubernetes::{Credential, Kubectl, write_kubeconfig};
+use moorline_testkit::kubernetes::{ControlPlane, Credential, Kubectl, write_kubeconfig};
 use moorline_testkit::logs::Logs;
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
@@ -21,7 +22,9 @@ pub(crate) const AGENT: &str = "system:serviceaccount:moorline:agent";
 
 const ADMIN: (&str, &str) = ("admins-token-8b1e5a", "admin");
 pub(crate) const ALICE: (&str, &str) = ("alices-token-c0ffee", "alice");
-const POWERLESS: (&str, &str) = ("powerless-token-1d2d3d", "powerless");
+pub(crate) const POWERLESS: (&str, &str) = ("powerless-token-1d2d3d", "powerless");
+pub(crate) const ALICES_GROUPS: [&str; 3] = ["developers", "on-call", "system:authenticated"];
+pub(crate) const POWERLESS_GROUPS: [&str; 2] = ["developers", "system:authenticated"];
 /// May reach no cluster at all.
 pub(crate) const STRANGER: (&str, &str) = ("strangers-token-4e5f6a", "stranger");
 
@@ -30,10 +33,9 @@ pub(crate) struct House {
     pub(crate) server: Server,
     pub(crate) clusters: [&'static Cluster; 2],
     _agents: [Agent; 2],
-    _logs: Logs,
 }
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 static HOUSE: OnceCell<Option<House>> = OnceCell::const_new();
 
 /// The house, built by whoever asks first; `None` where the programs are missing.
@@ -43,21 +45,28 @@ pub(crate) async fn house() -> Option<&'static House> {
 
 async fn build() -> Option<House> {
     let logs = Logs::capture();
+    for (token, _user) in [ADMIN, ALICE, POWERLESS, STRANGER] {
+        logs.forbid(token);
+    }
     let clusters = [cluster(0).await?, cluster(1).await?];
     let directory = tempfile::tempdir().unwrap();
     write_access(directory.path());
     let server = Server::start_in(directory, |raw| raw.heartbeat_interval = Some("1s".to_owned())).await.unwrap();
     let east = agent(&server, NAMES[0], clusters[0]).await;
     let west = agent(&server, NAMES[1], clusters[1]).await;
-    Some(House { server, clusters, _agents: [east, west], _logs: logs })
+    Some(House { server, clusters, _agents: [east, west] })
 }
 
 async fn agent(server: &Server, name: &str, cluster: &Cluster) -> Agent {
-    let plane = &cluster.plane;
-    let token = plane.create_agent_service_account("moorline", "agent").await.unwrap();
-    for user in [ALICE.1, "carol"] {
-        plane.grant_everything(user).await.unwrap();
+    for user in [ALICE.1, crate::certificate::CAROL] {
+        cluster.plane.grant_everything(user).await.unwrap();
     }
+    enroll(server, name, &cluster.plane).await
+}
+
+/// Registers a cluster and runs its agent, until requests get through.
+pub(crate) async fn enroll(server: &Server, name: &str, plane: &ControlPlane) -> Agent {
+    let token = plane.create_agent_service_account("moorline", "agent").await.unwrap();
     let files = plane.directory().join("agent-of-moorline");
     std::fs::create_dir_all(&files).unwrap();
     let (token_file, ca_file) = (files.join("token"), files.join("ca.crt"));
@@ -105,21 +114,38 @@ roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {name}}
 impl House {
     /// A kubeconfig that plain kubectl reaches a cluster of the house with.
     pub(crate) fn kubeconfig(&self, name: &str, (token, user): (&str, &str)) -> PathBuf {
-        let path = self.server.directory().join(format!("{user}-{name}.kubeconfig"));
+        self.kubeconfig_with(name, user, &Credential::Token(token))
+    }
+
+    /// The same with any credential.
+    pub(crate) fn kubeconfig_with(&self, name: &str, user: &str, credential: &Credential<'_>) -> PathBuf {
+        self.kubeconfig_at(&format!("https://{}/clusters/{name}", self.server.gateway), user, credential)
+    }
+
+    /// The same for any way to the gateway.
+    pub(crate) fn kubeconfig_at(&self, url: &str, user: &str, credential: &Credential<'_>) -> PathBuf {
+        // One file for each play: none is written while another play reads it.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = self.server.directory().join(format!("{user}-{number}.kubeconfig"));
         let ca = std::fs::read_to_string(self.server.directory().join("gateway-ca.crt")).unwrap();
-        let url = format!("https://{}/clusters/{name}", self.server.gateway);
-        write_kubeconfig(&path, &url, &ca, &Credential::Token(token)).unwrap();
+        write_kubeconfig(&path, url, &ca, credential).unwrap();
         path
     }
 
     fn caller(&self, name: &str, who: (&str, &str), groups: &[&str]) -> Caller {
-        Caller {
-            kubeconfig: self.kubeconfig(name, who),
-            prefix: format!("/clusters/{name}"),
-            user: who.1.to_owned(),
-            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
-            via: Some(AGENT.to_owned()),
-        }
+        caller(self.kubeconfig(name, who), &format!("/clusters/{name}"), who.1, groups)
+    }
+}
+
+/// One whom the agents impersonate.
+pub(crate) fn caller(kubeconfig: PathBuf, prefix: &str, user: &str, groups: &[&str]) -> Caller {
+    Caller {
+        kubeconfig,
+        prefix: prefix.to_owned(),
+        user: user.to_owned(),
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        via: Some(AGENT.to_owned()),
     }
 }
 
@@ -127,8 +153,8 @@ impl House {
 async fn stage(version: Kubectl) -> Option<Stage> {
     let house = house().await?;
     let number = usize::from(version == Kubectl::Machine);
-    let alice = house.caller(NAMES[number], ALICE, &["developers", "on-call", "system:authenticated"]);
-    let powerless = house.caller(NAMES[number], POWERLESS, &["developers", "system:authenticated"]);
+    let alice = house.caller(NAMES[number], ALICE, &ALICES_GROUPS);
+    let powerless = house.caller(NAMES[number], POWERLESS, &POWERLESS_GROUPS);
     Stage::set(house.clusters[number], version, &alice, &powerless).await
 }
 
