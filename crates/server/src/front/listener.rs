@@ -293,12 +293,13 @@ where
     let mut leaving = std::pin::pin!(phases.reached(Phase::StopAccepting));
     let mut cutting = std::pin::pin!(phases.cancelled());
     let mut look = std::pin::pin!(tokio::time::sleep(FIRST_REQUEST));
-    let (mut left, mut seen) = (false, 0);
+    // Whether everybody is to leave, and whether this connection has been asked to.
+    let (mut leaving_time, mut asked, mut seen) = (false, false, 0);
     loop {
         let event = tokio::select! {
             biased;
             ended = connection.as_mut() => Event::Ended(ended),
-            () = leaving.as_mut(), if !left => Event::Leave,
+            () = leaving.as_mut(), if !leaving_time => Event::Leave,
             () = cutting.as_mut() => Event::Cut,
             () = look.as_mut() => Event::Look,
         };
@@ -310,8 +311,9 @@ where
                 return;
             }
             Event::Leave => {
-                left = true;
+                leaving_time = true;
                 if served.activity().0 > 0 {
+                    asked = true;
                     leave(connection.as_mut());
                 } else {
                     // Its first request is on the way, most likely, and gets an answer that says when to come again.
@@ -324,8 +326,8 @@ where
                     shared.metrics.refused("no-request");
                     return;
                 }
-                if begun == seen && !running && !left {
-                    left = true;
+                if !asked && (leaving_time || (begun == seen && !running)) {
+                    asked = true;
                     leave(connection.as_mut());
                 }
                 seen = begun;
