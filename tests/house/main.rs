@@ -9,4 +9,5 @@ mod people;
 mod smoke;
 mod spoofing;
 mod streaming;
+mod survival;
 mod upgrades;
