@@ -191,6 +191,20 @@ impl Running {
         timeout(DEADLINE, self.child.wait()).await.expect("an end in time").unwrap().code()
     }
 
+    /// Waits for its end and gives the exit code, the rest of its output, and what it wrote to stderr.
+    pub(crate) async fn end_with_rest(mut self) -> (Option<i32>, String, String) {
+        let mut rest = String::new();
+        let read = async {
+            while let Some(line) = self.lines.next_line().await.unwrap() {
+                rest.push_str(&line);
+                rest.push('\n');
+            }
+        };
+        timeout(DEADLINE, read).await.expect("an end in time");
+        let complaint = self.complaint().await;
+        (self.end_with_stdin_open().await, rest, complaint)
+    }
+
     async fn complaint(&mut self) -> String {
         let mut text = String::new();
         let read = timeout(DEADLINE, self.stderr.read_to_string(&mut text)).await;

@@ -133,6 +133,11 @@ impl Watch {
         Self { drain: Box::pin(drain), draining: false, lines, at_border: true }
     }
 
+    /// Whether all that was passed on are whole events.
+    fn is_whole(&self) -> bool {
+        self.lines && self.at_border
+    }
+
     /// Whether it ends here, and whether cleanly.
     fn poll_last(&mut self, cx: &mut Context<'_>) -> Option<Result<(), BodyError>> {
         self.draining = self.draining || self.drain.as_mut().poll(cx).is_ready();
@@ -181,7 +186,10 @@ impl Proxied {
             }
             Some(Err(error)) => {
                 self.end(End::Lost);
-                Poll::Ready(Some(Err(BodyError::Lost(error))))
+                // A watch has no whole to be cut from: after a whole event it ends as kube-apiserver ends one, and its
+                // client resumes from that event instead of listing everything anew.
+                let whole = self.watch.as_ref().is_some_and(Watch::is_whole);
+                Poll::Ready((!whole).then_some(Err(BodyError::Lost(error))))
             }
             None => {
                 self.end(End::Complete);

@@ -104,8 +104,7 @@ impl Forwarded {
         let Some(mut switch) = self.switch else {
             let watch = self.watched.then(|| {
                 let phases = phases.clone();
-                let lines = self.response.headers().get(header::CONTENT_TYPE);
-                let lines = lines.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+                let lines = is_lines(&self.response);
                 Watch::new(async move { phases.reached(Phase::Draining).await }, lines)
             });
             return (self.response.map(|incoming| Body::proxied(incoming, self.lease, account, watch)), None);
@@ -156,6 +155,14 @@ fn is_long(path: &str, query: Option<&str>) -> bool {
     path.split('/').any(long)
         || query
             .is_some_and(|query| query.split('&').any(|pair| pair.starts_with("watch") || pair.starts_with("follow")))
+}
+
+/// Whether the response of a watch is a stream of events, each a line of JSON.
+fn is_lines(response: &Response<Incoming>) -> bool {
+    let headers = response.headers();
+    let json = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let whole = headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::CONTENT_ENCODING);
+    json && !whole && response.status() == StatusCode::OK
 }
 
 /// Why there is no head of a response.

@@ -86,6 +86,37 @@ async fn a_response_that_is_cut_does_not_look_whole() {
     }
 }
 
+/// kube-apiserver ends its watches itself, at any time: a client resumes from the last event that it got. Where that is
+/// not known to be whole, or where a response is no stream of events, a cut is shown.
+#[tokio::test]
+async fn a_watch_that_is_cut_between_two_events_just_ends() {
+    let json = || Response::builder().header("content-type", "application/json");
+    let cases = [
+        (json(), "{event}\n", true),
+        (json(), "{event}\n{eve", false),
+        (json().status(500), "{\n", false),
+        (json().header("content-encoding", "gzip"), "{\n", false),
+        (json().header("content-length", "10"), "{event}\n", false),
+        (Response::builder().header("content-type", "application/vnd.kubernetes.protobuf"), "\n", false),
+    ];
+    for (head, text, clean) in cases {
+        let mut house = House::new();
+        let mut user = house.h2().await;
+        let (response, pieces) = tokio::join!(user.get("/clusters/east/api/v1/pods?watch=true"), async {
+            let (pieces, _gone) = house.agent.next().await.stream(head);
+            pieces.send(text).await;
+            pieces
+        });
+        let mut watch = response.into_body();
+        assert_eq!(watch.frame().await.unwrap().unwrap().into_data().unwrap(), text);
+        pieces.cut().await;
+        // Nothing more, or an error.
+        let rest = watch.collect().await.map(http_body_util::Collected::to_bytes);
+        assert_eq!(rest.is_ok_and(|rest| rest.is_empty()), clean, "{text:?}");
+        assert_eq!(house.shared.metrics.bodies_lost.get(), 1);
+    }
+}
+
 #[tokio::test]
 async fn a_lost_tunnel_is_said_before_the_head_and_shown_after_it() {
     let mut house = House::new();
