@@ -5,7 +5,10 @@
 
 mod isolation;
 mod limits;
+mod outages;
 mod people;
+mod refusals;
+mod sessions;
 mod smoke;
 mod spoofing;
 mod streaming;
