@@ -65,10 +65,8 @@ async fn f11_a_silent_kube_apiserver_is_given_up_and_what_hung_is_removed() {
     let request = user.request(Method::GET, "/clusters/east/api/v1/pods?watch=true");
     let left = tokio::time::timeout(Duration::from_millis(200), user.send(request)).await;
     assert!(left.is_err());
-    until("nothing is pending", async || {
-        server.metric("moorline_gateway_requests_running", &[]).await.unwrap() == 0.0
-    })
-    .await;
+    until("nothing is pending", async || server.metric("moorline_gateway_requests_running", &[]).await.unwrap() == 0.0)
+        .await;
 }
 
 #[tokio::test]
@@ -128,7 +126,8 @@ async fn f35_the_agent_dials_its_kube_apiserver_and_nothing_else() {
         format!("GET /clusters/east/api HTTP/1.1\r\nHost: {there}\r\nX-Forwarded-Host: {there}\r\n"),
         format!("GET /clusters/east/@{there}/ HTTP/1.1\r\nHost: a\r\nForwarded: host={there}\r\n"),
     ] {
-        let answer = house.raw(format!("{head}Authorization: Bearer {token}\r\nConnection: close\r\n\r\n").as_bytes()).await;
+        let answer =
+            house.raw(format!("{head}Authorization: Bearer {token}\r\nConnection: close\r\n\r\n").as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 "), "{head}{answer}");
     }
     let nobody = elsewhere.accept().map(|_| ()).unwrap_err().kind();

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use moorline_ca::{Authority, Issued};
 use moorline_model::{ClusterUid, Timestamp};
+use moorline_mtls::{HttpsConnector, KeyPair, Roots};
+use moorline_server::RawConfig;
 use moorline_testkit::house::{Agent, Server};
 use moorline_testkit::logs::Logs;
 use moorline_testkit::upstream::Upstream;
@@ -25,8 +27,12 @@ struct House {
 
 impl House {
     async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut RawConfig)) -> Self {
         let logs = Logs::capture();
-        let server = Server::start().await.unwrap();
+        let server = Server::start_with(change).await.unwrap();
         let files = serde_json::to_value(server.create("east").await.unwrap()).unwrap();
         Self { server, upstream: Upstream::start().await.unwrap(), files, logs }
     }
@@ -45,15 +51,30 @@ impl House {
         Agent::start(&serde_json::from_value(files).unwrap(), self.server.tunnel, &self.upstream.url(), |_| {})
     }
 
+    async fn logs_say(&self, parts: &[&str]) {
+        until(&format!("a log line has {parts:?}"), async || self.logs.contain(parts)).await;
+    }
+
+    /// What the tunnel door tells somebody with this certificate, or none, who speaks nothing but TLS.
+    async fn stranger_is_told(&self, keys: Option<KeyPair>) -> String {
+        let roots = Roots::from_pem(self.authority().certificate_pem().as_bytes()).unwrap();
+        let connector = HttpsConnector::new(roots, keys.map(Into::into), &[b"moorline/1"]);
+        let socket = tokio::net::TcpStream::connect(self.server.tunnel).await.unwrap();
+        let mut tls = connector.connect(socket, "moorline-tunnel", HOUR).await.unwrap();
+        let error = tokio::io::AsyncReadExt::read_u8(&mut tls).await.unwrap_err();
+        moorline_mtls::explain_io(&error).map(|error| error.to_string()).unwrap_or_default()
+    }
+
     /// Both sides say why, and no request gets anywhere.
     async fn refused(&self, server_says: &[&str], agent_says: &[&str]) {
-        until(&format!("the server says {server_says:?}"), async || self.logs.contain(server_says)).await;
-        until(&format!("the agent says {agent_says:?}"), async || self.logs.contain(agent_says)).await;
+        let before = self.upstream.seen_of_users().len();
+        self.logs_say(server_says).await;
+        self.logs_say(agent_says).await;
         let answer = self.server.admin_client().unwrap().get("/clusters/east/api").await.unwrap();
         assert_eq!(answer.code, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.body);
         assert!(answer.body.contains("\"kind\":\"Status\""), "{}", answer.body);
         assert!(!self.server.cluster("east").await.unwrap().status.connected);
-        assert!(self.upstream.seen_of_users().is_empty());
+        assert_eq!(self.upstream.seen_of_users().len(), before);
     }
 }
 
@@ -83,11 +104,30 @@ async fn an_expired_certificate_is_refused_and_both_sides_say_why() {
     let house = House::new().await;
     let past = now().saturating_sub(Duration::from_secs(240));
     let expired = agent_certificate(&house.authority(), "east", past, Duration::from_secs(60));
-    let _agent = house.agent(&expired).unwrap();
+    // The agent looks for itself before it dials, and says what to do.
+    let told = house.agent(&expired).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(told.contains("managed-cluster.crt is expired 3 minutes ago"), "{told}");
+    assert!(told.contains("moorline cluster add"), "{told}");
+    // One that does not look is told by the server.
+    let keys = KeyPair::from_pem(expired.certificate_pem.as_bytes(), expired.key_pem.as_bytes()).unwrap();
+    let told = house.stranger_is_told(Some(keys)).await;
+    assert!(told.contains("expired"), "{told}");
+    until("the server says it", async || house.logs.contain(&["agent refused", "expired 3 minutes ago"])).await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_expires_ends_the_session_and_both_sides_say_why() {
+    let house = House::with(|raw| raw.agent_certificate_life = Some("3s".to_owned())).await;
+    let files = serde_json::from_value(house.files.clone()).unwrap();
+    let _agent = Agent::start(&files, house.server.tunnel, &house.upstream.url(), |_| {}).unwrap();
+    house.server.connected("east").await.unwrap();
+    let tunnel = house.server.tunnel.to_string();
+    house.logs_say(&["moorline_server", "session ended", "certificate has expired"]).await;
+    house.logs_say(&["moorline_agent", "the server sends this session away", "expired"]).await;
     house
         .refused(
-            &["moorline_server", "agent refused", "expired 3 minutes ago"],
-            &["moorline_agent", "no session with the server", "expired"],
+            &["moorline_server", "agent refused", "seconds ago"],
+            &["moorline_agent", "no session with the server", &tunnel, "our certificate has expired"],
         )
         .await;
 }
@@ -147,12 +187,8 @@ async fn without_a_certificate_an_agent_does_not_start_and_a_stranger_is_told() 
     };
     assert!(told.contains("managed-cluster.crt"), "{told}");
 
-    let roots = moorline_mtls::Roots::from_pem(house.authority().certificate_pem().as_bytes()).unwrap();
-    let connector = moorline_mtls::HttpsConnector::new(roots, None, &[b"moorline/1"]);
-    let socket = tokio::net::TcpStream::connect(house.server.tunnel).await.unwrap();
-    let mut tls = connector.connect(socket, "moorline-tunnel", HOUR).await.unwrap();
-    let error = tokio::io::AsyncReadExt::read_u8(&mut tls).await.unwrap_err();
-    let told = moorline_mtls::explain_io(&error).map(|error| error.to_string()).unwrap_or_default();
+    let told = house.stranger_is_told(None).await;
     assert!(told.contains("certificate"), "{told}");
-    until("the server says it", async || house.logs.contain(&["agent refused", "presented no client certificate"])).await;
+    until("the server says it", async || house.logs.contain(&["agent refused", "presented no client certificate"]))
+        .await;
 }
