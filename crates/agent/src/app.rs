@@ -32,6 +32,9 @@ const GO_AWAY: Duration = Duration::from_millis(500);
 /// What cancelled tasks get to clean up.
 const CANCEL: Duration = Duration::from_secs(3);
 
+/// Descriptors for everything that carries no request: sessions, the admin door, files, connections kept for later.
+const OTHER_FILES: usize = 128;
+
 /// An agent that is built and not running yet.
 pub struct App {
     listener: TcpListener,
@@ -71,7 +74,8 @@ impl App {
     ///
     /// # Errors
     /// [`BuildError`].
-    pub fn build(config: Config) -> Result<Self, BuildError> {
+    pub fn build(mut config: Config) -> Result<Self, BuildError> {
+        fit(&mut config.serve.max_requests, moorline_process::open_files::raise_limit());
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
@@ -118,6 +122,9 @@ impl App {
                 }
             });
         };
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(admin = %address, server = self.tunnel.server(), version = env!("CARGO_PKG_VERSION"), "serving");
+        }
         tasks.spawn("admin", admin::serve(listener, self.admin));
         forever("expiry", Box::pin(watch_expiry(self.keys.source(), self.metrics)));
         forever("certificate-reload", Box::pin(self.keys.watch(CERTIFICATE_REREAD)));
@@ -135,6 +142,20 @@ impl App {
             tracing::warn!(requests = outcome.cut, "requests that did not finish within --drain-grace were cut");
         }
         Ok(())
+    }
+}
+
+/// Each request has a connection: without descriptors for more, an agent could not even answer its probes.
+fn fit(max_requests: &mut usize, open_files: usize) {
+    let room = open_files.saturating_sub(OTHER_FILES).max(1);
+    if *max_requests > room {
+        tracing::warn!(
+            open_files,
+            max_requests = room,
+            "fewer requests run at once than --max-requests says: raise the \
+            limit on open files (ulimit -n)"
+        );
+        *max_requests = room;
     }
 }
 

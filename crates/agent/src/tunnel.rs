@@ -89,6 +89,11 @@ impl Tunnel {
         self.config.sessions
     }
 
+    /// The server as the operator wrote it.
+    pub(crate) fn server(&self) -> String {
+        self.config.dialer.target()
+    }
+
     /// Keeps one session until the process leaves.
     pub(crate) async fn keep(self: Arc<Self>) {
         let mut backoff = Backoff::new();

@@ -99,7 +99,11 @@ impl App {
     ///
     /// # Errors
     /// [`AppError`], with every problem of the files at once.
-    pub async fn build(config: Config) -> Result<Self, AppError> {
+    pub async fn build(mut config: Config) -> Result<Self, AppError> {
+        let open_files = moorline_process::open_files::raise_limit();
+        if let Some(lowered) = crate::config::fit(&mut config.tunnel, &mut config.gateway, open_files) {
+            tracing::warn!("{lowered}");
+        }
         let listeners = Listeners::bind(&config).await?;
         let registry = MetricRegistry::new("moorline-server", tunnel::admit::VERSION);
         let (tasks, shutdown) = (Tasks::new(&registry), Shutdown::new());

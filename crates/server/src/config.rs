@@ -2,6 +2,7 @@
 //!
 //! Turning the one into the other is the only step that can fail, and it reports every problem at once.
 
+mod fit;
 mod raw;
 mod resolve;
 mod units;
@@ -11,6 +12,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use moorline_process::Plan;
 use thiserror::Error;
 
+pub(crate) use fit::fit;
 pub use raw::RawConfig;
 
 /// The server's configuration as meant: complete and checked.

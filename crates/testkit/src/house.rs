@@ -151,7 +151,7 @@ impl Server {
     /// # Errors
     /// When the admin door does not answer.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
-        Ok(sum(&self.metrics().await?, name, labels))
+        metric(self.admin, name, labels).await
     }
 
     /// Tells it to stop, as SIGTERM does; it drains.
@@ -215,7 +215,7 @@ impl Agent {
     /// # Errors
     /// When the admin door does not answer.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
-        Ok(sum(&plain_get(self.admin, "/metrics").await?, name, labels))
+        metric(self.admin, name, labels).await
     }
 
     /// Tells it to stop, as SIGTERM does; it drains.
@@ -278,11 +278,16 @@ pub async fn plain_get(address: SocketAddr, path: &str) -> Result<String> {
     Ok(text)
 }
 
-fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
-    text.lines()
-        .filter(|line| line.split(['{', ' ']).next() == Some(name) && labels.iter().all(|label| line.contains(label)))
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
+/// The value of a metric behind an admin door, summed over its labels that hold all of `labels`.
+///
+/// # Errors
+/// When there is no answer within [`LIMIT`].
+pub async fn metric(admin: SocketAddr, name: &str, labels: &[&str]) -> Result<f64> {
+    let text = plain_get(admin, "/metrics").await?;
+    let lines = text
+        .lines()
+        .filter(|line| line.split(['{', ' ']).next() == Some(name) && labels.iter().all(|label| line.contains(label)));
+    Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
 }
 
 #[expect(clippy::disallowed_methods, reason = "each program of a house has tasks of its own, this is its main")]

@@ -133,7 +133,7 @@ impl Control {
 
     /// Keeps the session alive until it is not.
     pub(super) async fn run(&mut self, interval: Duration, mut around: Surroundings<'_>) -> ControlEnd {
-        let mut liveness = Liveness::new(interval, Instant::now(), SystemTime::now());
+        let mut liveness = Liveness::new(interval, (Instant::now(), SystemTime::now()), rand::random());
         let mut told_leaving = false;
         around.health.mark_changed();
         loop {
@@ -151,7 +151,7 @@ impl Control {
                     self.decoder.push(self.buffer.get(..read).unwrap_or_default());
                     self.take_messages(&mut liveness, &around).await
                 }
-                Event::Wake => match liveness.wake(Instant::now(), SystemTime::now()) {
+                Event::Wake => match liveness.wake((Instant::now(), SystemTime::now()), rand::random()) {
                     Verdict::Beat(sequence) => self.say(&Message::Heartbeat(Heartbeat { sequence })).await,
                     Verdict::Wait => Ok(()),
                     Verdict::Dead(how) => Err(ControlEnd::Missed(how)),

@@ -15,6 +15,9 @@ use tokio::time::Instant;
 /// Intervals outside of this are moved to its ends: a server must make the agent neither spin nor wait for ever.
 const SANE: std::ops::RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(60);
 
+/// The share by which each interval is shortened at random, at most, so that the beats of a fleet spread.
+const JITTER: f64 = 0.2;
+
 /// The state of one session's heartbeats.
 #[derive(Debug)]
 pub(super) struct Liveness {
@@ -39,14 +42,14 @@ pub(super) enum Verdict {
 }
 
 impl Liveness {
-    /// A session that was welcomed just now.
-    pub(super) fn new(interval: Duration, now: Instant, wall: SystemTime) -> Self {
+    /// A session that was welcomed just now. `luck` (0 to 1) spreads the first beats.
+    pub(super) fn new(interval: Duration, (now, wall): (Instant, SystemTime), luck: f64) -> Self {
         let interval = interval.clamp(*SANE.start(), *SANE.end());
         Self {
             interval,
             heard: now,
             woken: (now, wall),
-            next_beat: now + interval,
+            next_beat: now + interval.mul_f64(luck),
             sequence: 0,
             unanswered: VecDeque::new(),
         }
@@ -70,15 +73,15 @@ impl Liveness {
         self.unanswered.drain(..=at).next_back().map(|(_, sent)| now.saturating_duration_since(sent))
     }
 
-    /// Time has passed.
-    pub(super) fn wake(&mut self, now: Instant, wall: SystemTime) -> Verdict {
+    /// Time has passed. `luck` (0 to 1) shortens the next interval.
+    pub(super) fn wake(&mut self, (now, wall): (Instant, SystemTime), luck: f64) -> Verdict {
         let slept = self.has_slept(now, wall);
         self.woken = (now, wall);
         if slept {
             // Everything sent before is forgotten; whatever arrives within one interval proves the server alive.
             self.unanswered.clear();
             self.heard = now.checked_sub(self.patience() - self.interval).unwrap_or(now);
-            return self.beat(now);
+            return self.beat(now, luck);
         }
         if now.saturating_duration_since(self.heard) >= self.patience() {
             return Verdict::Dead("silence");
@@ -86,13 +89,13 @@ impl Liveness {
         if self.unanswered.front().is_some_and(|(_, sent)| now.saturating_duration_since(*sent) >= self.patience()) {
             return Verdict::Dead("heartbeats unanswered");
         }
-        if now >= self.next_beat { self.beat(now) } else { Verdict::Wait }
+        if now >= self.next_beat { self.beat(now, luck) } else { Verdict::Wait }
     }
 
-    fn beat(&mut self, now: Instant) -> Verdict {
+    fn beat(&mut self, now: Instant, luck: f64) -> Verdict {
         self.sequence += 1;
         self.unanswered.push_back((self.sequence, now));
-        self.next_beat = now + self.interval;
+        self.next_beat = now + self.interval.mul_f64(1.0 - JITTER * luck);
         Verdict::Beat(self.sequence)
     }
 
@@ -122,7 +125,7 @@ mod tests {
     impl Clock {
         fn new() -> Self {
             let (now, wall) = (Instant::now(), SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
-            Self(Liveness::new(BEAT, now, wall), now, wall)
+            Self(Liveness::new(BEAT, (now, wall), 1.0), now, wall)
         }
 
         /// Runs for `time`, waking when asked to; gives what was decided, with the seconds from the start of the run.
@@ -132,7 +135,7 @@ mod tests {
             while self.0.next_wake() <= end {
                 let step = self.0.next_wake() - self.1;
                 (self.1, self.2) = (self.1 + step, self.2 + step);
-                let verdict = self.0.wake(self.1, self.2);
+                let verdict = self.0.wake((self.1, self.2), 0.0);
                 if let Verdict::Beat(sequence) = verdict {
                     each(&mut self.0, self.1, sequence);
                 }
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_freeze_one_beat_decides() {
+    fn f40_after_a_freeze_one_beat_decides() {
         for suspended in [false, true] {
             let mut clock = Clock::new();
             clock.run(Duration::from_secs(7), |liveness, now, sequence| {
@@ -189,7 +192,7 @@ mod tests {
             });
             clock.2 += Duration::from_secs(600);
             clock.1 += Duration::from_secs(if suspended { 1 } else { 600 });
-            let verdict = clock.0.wake(clock.1, clock.2);
+            let verdict = clock.0.wake((clock.1, clock.2), 0.0);
             assert!(matches!(verdict, Verdict::Beat(_)), "{verdict:?}");
             let verdicts = clock.run(Duration::from_secs(60), |_, _, _| {});
             assert_eq!(verdicts.last().unwrap().0, 5, "{verdicts:?}");
@@ -198,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_changes_nothing() {
+    fn f40_a_clock_set_back_changes_nothing() {
         let mut clock = Clock::new();
         clock.2 -= Duration::from_secs(3600);
         let verdicts = clock.run(Duration::from_secs(6), |_, _, _| {});
@@ -208,7 +211,31 @@ mod tests {
     #[test]
     fn intervals_are_kept_sane() {
         let (now, wall) = (Instant::now(), SystemTime::UNIX_EPOCH);
-        assert_eq!(Liveness::new(Duration::ZERO, now, wall).interval, *SANE.start());
-        assert_eq!(Liveness::new(Duration::MAX, now, wall).interval, *SANE.end());
+        assert_eq!(Liveness::new(Duration::ZERO, (now, wall), 0.0).interval, *SANE.start());
+        assert_eq!(Liveness::new(Duration::MAX, (now, wall), 0.0).interval, *SANE.end());
+    }
+
+    #[test]
+    fn f37_the_beats_of_a_fleet_that_was_welcomed_at_once_are_spread() {
+        const FLEET: u32 = 1000;
+        let (now, wall) = (Instant::now(), SystemTime::UNIX_EPOCH);
+        let mut by_tenth = [0; 10];
+        for number in 0..FLEET {
+            let luck = f64::from(number) / f64::from(FLEET);
+            let mut liveness = Liveness::new(BEAT, (now, wall), luck);
+            let mut at = now;
+            while at < now + BEAT * 10 {
+                let step = liveness.next_wake() - at;
+                at += step;
+                liveness.heard(at);
+                if let Verdict::Beat(sequence) = liveness.wake((at, wall + (at - now)), (luck * 7.0).fract()) {
+                    liveness.answered(sequence, at);
+                }
+            }
+            // The first beat after ten intervals: which tenth of an interval it falls into.
+            let phase = ((at - now).as_secs_f64() / BEAT.as_secs_f64()).fract();
+            by_tenth[((phase * 10.0) as usize).min(9)] += 1;
+        }
+        assert!(by_tenth.iter().all(|count| *count < FLEET / 4), "{by_tenth:?}");
     }
 }

@@ -200,4 +200,27 @@ mod tests {
         assert!(heart.answered(3, start + secs(2)).unwrap().probe_passed);
         assert!(matches!(heart.due(start + secs(2), Duration::ZERO, 0.0), Due::Nothing(_)));
     }
+
+    #[test]
+    fn f37_the_beats_of_a_fleet_that_arrived_at_once_are_spread() {
+        const FLEET: u32 = 1000;
+        let start = Instant::now();
+        let mut by_tenth = [0; 10];
+        for number in 0..FLEET {
+            let luck = f64::from(number) / f64::from(FLEET);
+            let mut heart = Heart::new(INTERVAL, start, luck);
+            let mut now = start;
+            loop {
+                match heart.due(now, Duration::ZERO, (luck * 7.0).fract()) {
+                    Due::Beat { .. } if now >= start + INTERVAL * 10 => break,
+                    Due::Beat { sequence, .. } => drop(heart.answered(sequence, now)),
+                    Due::Nothing(next) => now = next,
+                    other @ (Due::Dead | Due::ProbeFailed) => panic!("{other:?}"),
+                }
+            }
+            let phase = ((now - start).as_secs_f64() / INTERVAL.as_secs_f64()).fract();
+            by_tenth[((phase * 10.0) as usize).min(9)] += 1;
+        }
+        assert!(by_tenth.iter().all(|count| *count < FLEET / 4), "{by_tenth:?}");
+    }
 }

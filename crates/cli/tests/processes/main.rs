@@ -1,0 +1,13 @@
+//! Real processes of the built program: stopped, killed, terminated, starved, cut off.
+//!
+//! Tests that cover a fault carry its number in their names.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod descriptors;
+mod ends;
+mod house;
+mod leaks;
+mod namespace;
+mod network;
+mod program;
+mod signals;
