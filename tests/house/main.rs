@@ -5,6 +5,7 @@
 
 mod isolation;
 mod limits;
+mod losses;
 mod outages;
 mod people;
 mod refusals;

@@ -61,8 +61,8 @@ async fn f05_idle_watches_and_switched_connections_stay() {
         answer.push(socket.read_u8().await.unwrap());
     }
     assert!(answer.starts_with(b"HTTP/1.1 101"));
-    // Idle for longer than every time-out above and than a dozen beats.
-    let idle = tokio::time::timeout(BEAT * 15, watch.frame()).await;
+    // Idle for longer than every time-out above, and than a dozen beats.
+    let idle = tokio::time::timeout(BEAT * 13, watch.frame()).await;
     assert!(idle.is_err(), "the watch ended");
     socket.write_all(b"still here").await.unwrap();
     let mut back = [0; 10];

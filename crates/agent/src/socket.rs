@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_address_is_tried() {
+    async fn f23_every_address_is_tried() {
         // localhost may resolve to ::1 first, where nobody listens.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -23,6 +23,9 @@ use tokio_util::sync::CancellationToken;
 /// Requests remembered; older ones are forgotten.
 const REMEMBERED: usize = 10_000;
 
+/// The pace of what is slow on purpose.
+const EVERY: Duration = Duration::from_millis(20);
+
 type Body = BoxBody<Bytes, io::Error>;
 
 /// What arrived.
@@ -50,6 +53,7 @@ impl Seen {
 /// | --- | --- |
 /// | `/bytes/N` | N zero bytes, streamed |
 /// | `/upload` | reads the body to its end, answers its length; counts trailers |
+/// | `/sip` | the same, but a piece every 20 ms at most |
 /// | `/stall` | the head and then nothing, until the caller hangs up |
 /// | `/hang` | nothing at all, until the caller hangs up |
 /// | `/cut/N` | announces 2 N bytes, sends N and cuts the connection |
@@ -191,9 +195,10 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
     let upgrade = request.headers().contains_key(header::UPGRADE);
     match path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), "")) {
         ("bytes", count) => Ok(zeroes(number(count), running)),
-        ("upload", _) => upload(request, &state, running).await,
+        ("upload", _) => upload(request, &state, running, Duration::ZERO).await,
+        ("sip", _) => upload(request, &state, running, EVERY).await,
         ("stall", _) => Ok(endless(None, running)),
-        ("ticks", _) => Ok(endless(Some(Duration::from_millis(20)), running)),
+        ("ticks", _) => Ok(endless(Some(EVERY), running)),
         ("hang", _) => std::future::pending().await,
         ("cut", count) => Ok(cut(number(count), true, running)),
         ("cut-chunked", count) => Ok(cut(number(count), false, running)),
@@ -281,10 +286,19 @@ fn cut(count: u64, announced: bool, running: Counted) -> Response<Body> {
     response
 }
 
-async fn upload(request: Request<Incoming>, state: &State, running: Counted) -> Result<Response<Body>, io::Error> {
+async fn upload(
+    request: Request<Incoming>,
+    state: &State,
+    running: Counted,
+    pause: Duration,
+) -> Result<Response<Body>, io::Error> {
     let mut body = request.into_body();
     let mut total = 0_usize;
     while let Some(frame) = body.frame().await {
+        // A sleep of no time still takes a tick of the clock.
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         match frame.map_err(io::Error::other)?.into_data() {
             Ok(data) => {
                 total += data.len();

@@ -115,7 +115,7 @@ impl DialError {
 
     /// Whether the usual backoff may help, without anybody repairing anything.
     pub(crate) fn retryable(&self) -> bool {
-        if let Self::Tls(_, error) = self { error.retryable() } else { true }
+        if let Self::Tls(_, error) = self { error.retryable() || leads_elsewhere(error) } else { true }
     }
 
     /// What to look at.
@@ -141,6 +141,17 @@ impl DialError {
     }
 }
 
+/// Whether something else than a tunnel server has answered. Whoever put it in the way may take it away again, without
+/// this agent's operator doing anything.
+fn leads_elsewhere(error: &HandshakeError) -> bool {
+    matches!(
+        error,
+        HandshakeError::AlpnMismatch { .. }
+            | HandshakeError::NotTls(_)
+            | HandshakeError::Refused(Refusal::NoApplicationProtocol)
+    )
+}
+
 /// What to look at when TLS with the server failed.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the error itself says who is at fault for the rest")]
 pub(crate) fn tls_remedy(error: &HandshakeError) -> &'static str {
@@ -149,7 +160,7 @@ pub(crate) fn tls_remedy(error: &HandshakeError) -> &'static str {
             "management-cluster.crt is not the authority of this server (wrong server, or a proxy that opens TLS)"
         }
         HandshakeError::WrongName { .. } => "the address leads to something that is no Moorline tunnel server",
-        HandshakeError::AlpnMismatch { .. } | HandshakeError::NotTls(_) => {
+        elsewhere if leads_elsewhere(elsewhere) => {
             "the port leads to something that is no Moorline tunnel server, or a middlebox opens TLS"
         }
         HandshakeError::Refused(Refusal::UnknownAuthority | Refusal::Revoked | Refusal::CertificateTime) => {

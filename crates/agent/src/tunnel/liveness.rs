@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_found_within_three_beats() {
+    fn f03_silence_is_found_within_three_beats() {
         let verdicts = Clock::new().run(Duration::from_secs(60), |_, _, _| {});
         assert_eq!(verdicts.last(), Some(&(15, Verdict::Dead("silence"))));
     }

@@ -67,7 +67,7 @@ async fn through_a_proxy_with_a_password() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_refuses_is_named_with_its_status_and_not_its_password() {
+async fn f21_a_proxy_that_refuses_is_named_with_its_status_and_not_its_password() {
     let (hub, upstream) = (Hub::start().await, Upstream::start().await);
     let (address, _told) = proxy(Some("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")).await;
     let variables = environment(&[("HTTPS_PROXY", format!("http://user:s3cret@{address}"))]);

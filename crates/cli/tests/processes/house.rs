@@ -15,7 +15,7 @@ use moorline_testkit::{
 use super::program::{Program, moorline};
 
 /// A beat of these houses: silence is found after three.
-pub(crate) const BEAT: &str = "300ms";
+pub(crate) const BEAT: &str = "500ms";
 
 pub(crate) struct Server {
     pub(crate) program: Program,
@@ -122,7 +122,7 @@ impl Agent {
     /// The same, its command changed first.
     pub(crate) async fn start_with(
         created: &CreatedCluster,
-        tunnel: SocketAddr,
+        tunnel: impl std::fmt::Display,
         upstream: &Upstream,
         change: impl FnOnce(Command) -> Command,
     ) -> Self {

@@ -11,3 +11,4 @@ mod namespace;
 mod network;
 mod program;
 mod signals;
+mod ways;

@@ -18,26 +18,28 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// A hardware address that nobody has: what is sent there is dropped without a word.
 const NOBODY: &str = "02:00:00:00:00:01";
 
+/// How `unshare` makes a namespace of this kind here, if it can, and if this then works in it. Says loudly what is
+/// skipped otherwise, or fails where namespaces are required.
+pub(crate) fn possible(test: &str, kind: &'static str, probe: &str) -> Option<Vec<&'static str>> {
+    for flags in [vec![kind], vec!["--map-root-user", kind]] {
+        if works(Command::new("unshare").args(&flags).args(["sh", "-c", probe])) {
+            return Some(flags);
+        }
+    }
+    #[expect(clippy::disallowed_methods, reason = "whether it may be skipped is for whoever runs it to say")]
+    let required = std::env::var(REQUIRED).is_ok_and(|value| value == "1");
+    assert!(!required, "namespaces are required here ({REQUIRED}=1) but `unshare {kind}` and `{probe}` do not work");
+    // Past the harness, which keeps what a passing test prints.
+    let text =
+        format!("SKIPPED {test}: `unshare {kind}` and `{probe}` do not work here (programs or rights missing)\n");
+    std::io::stderr().write_all(text.as_bytes()).unwrap();
+    None
+}
+
 /// Runs an ignored test of this binary in a network namespace of its own.
 pub(crate) async fn alone(test: &str) {
-    let unshare = if works(Command::new("unshare").args(["--net", "true"])) {
-        ["--net"].as_slice()
-    } else {
-        ["--map-root-user", "--net"].as_slice()
-    };
     let probe = "ip link add name probe0 type veth peer name probe1";
-    if !works(Command::new("unshare").args(unshare).args(["sh", "-c", probe])) {
-        #[expect(clippy::disallowed_methods, reason = "whether it may be skipped is for whoever runs it to say")]
-        let required = std::env::var(REQUIRED).is_ok_and(|value| value == "1");
-        assert!(
-            !required,
-            "network namespaces are required here ({REQUIRED}=1) but `unshare` and `{probe}` do not work"
-        );
-        // Past the harness, which keeps what a passing test prints.
-        let text = format!("SKIPPED {test}: no network namespaces here (unshare, ip, or the rights for them)\n");
-        std::io::stderr().write_all(text.as_bytes()).unwrap();
-        return;
-    }
+    let Some(unshare) = possible(test, "--net", probe) else { return };
     let output = tokio::process::Command::new("unshare")
         .args(unshare)
         .arg(std::env::current_exe().unwrap())

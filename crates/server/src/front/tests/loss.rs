@@ -10,7 +10,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn a_user_who_hangs_up_while_waiting_takes_the_request_back() {
+async fn f12_a_user_who_hangs_up_while_waiting_takes_the_request_back() {
     let mut house = House::new();
     for path in ["/clusters/east/api", "/clusters/east/api?watch=true"] {
         for mut user in [house.h1().await, house.h2().await] {
@@ -28,7 +28,7 @@ async fn a_user_who_hangs_up_while_waiting_takes_the_request_back() {
 }
 
 #[tokio::test]
-async fn a_user_who_hangs_up_on_a_silent_watch_ends_it() {
+async fn f12_a_user_who_hangs_up_on_a_silent_watch_ends_it() {
     let mut house = House::new();
     for mut user in [house.h1().await, house.h2().await] {
         let (response, (pieces, gone)) = tokio::join!(user.get("/clusters/east/api?watch=true"), async {
@@ -66,7 +66,7 @@ async fn a_user_who_hangs_up_while_sending_is_not_taken_to_have_finished() {
 }
 
 #[tokio::test]
-async fn a_response_that_is_cut_does_not_look_whole() {
+async fn f15_a_response_that_is_cut_does_not_look_whole() {
     for counted in [true, false] {
         let mut house = House::new();
         for mut user in [house.h1().await, house.h2().await] {
@@ -89,7 +89,7 @@ async fn a_response_that_is_cut_does_not_look_whole() {
 /// kube-apiserver ends its watches itself, at any time: a client resumes from the last event that it got. Where that is
 /// not known to be whole, or where a response is no stream of events, a cut is shown.
 #[tokio::test]
-async fn a_watch_that_is_cut_between_two_events_just_ends() {
+async fn f16_a_watch_that_is_cut_between_two_events_just_ends() {
     let json = || Response::builder().header("content-type", "application/json");
     let cases = [
         (json(), "{event}\n", true),
