@@ -15,7 +15,7 @@ use moorline_access::Permit;
 use moorline_model::{ClusterName, ClusterRecord, Fingerprint, SessionId, Timestamp};
 use thiserror::Error;
 
-pub(crate) use cluster::{AttachError, Cluster, Connection};
+pub(crate) use cluster::{AttachError, Attached, Cluster, Connection};
 
 use crate::{
     front::pool::Pool,
@@ -107,6 +107,26 @@ impl Registry {
         }
     }
 
+    /// Takes a session into the cluster that its certificate stands for now. Looked up anew, and with the clusters held
+    /// as they are until it is in: a certificate that lost its cluster since the handshake gets no session, and one that
+    /// loses it later finds the session there to be cut.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub(crate) fn attach(
+        &self,
+        fingerprint: &Fingerprint,
+        session: &Arc<Session>,
+        most: usize,
+        overdue: Duration,
+    ) -> Result<(Arc<Cluster>, Attached), AttachError> {
+        let index = self.read();
+        let owner = index.by_fingerprint.get(fingerprint).filter(|owner| *owner.name() == session.about().cluster);
+        let cluster = owner.ok_or(AttachError::Disowned)?;
+        let attached = cluster.attach(session, most, overdue)?;
+        Ok((Arc::clone(cluster), attached))
+    }
+
     /// Takes a cluster in. One of the same name is replaced, which the store rules out.
     pub(crate) fn insert(&self, record: ClusterRecord) {
         let cluster = Arc::new(Cluster::new(record));
@@ -170,3 +190,6 @@ impl Routed {
         self.session.pool(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

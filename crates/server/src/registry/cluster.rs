@@ -27,8 +27,6 @@ pub(crate) struct Cluster {
 }
 
 struct Life {
-    /// Deleted: no session may come any more.
-    retired: bool,
     standing: Standing,
     kubernetes_version: Option<String>,
     agent_version: Option<String>,
@@ -78,9 +76,9 @@ impl Connection {
 /// Why a session is not taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum AttachError {
-    /// The cluster was deleted meanwhile.
-    #[error("the cluster was deleted")]
-    Retired,
+    /// The certificate stands for no cluster any more, or for another one.
+    #[error("no cluster has this certificate any more: the cluster was deleted, or its certificate replaced")]
+    Disowned,
     /// The cluster has as many sessions as it may, and all of them answer.
     #[error("the cluster has {0} sessions already, and all of them answer")]
     Full(usize),
@@ -102,7 +100,7 @@ impl Cluster {
             since: clock::now(),
             last_seen: None,
         };
-        let life = Life { retired: false, standing, kubernetes_version: None, agent_version: None };
+        let life = Life { standing, kubernetes_version: None, agent_version: None };
         Self { record, sessions: ArcSwap::default(), life: Mutex::new(life) }
     }
 
@@ -133,20 +131,17 @@ impl Cluster {
         Some((Arc::clone(session), session.begin()))
     }
 
-    /// Takes a session in, as the newest.
+    /// Takes a session in, as the newest. Only the registry says whose it is, so only it calls this.
     ///
     /// # Errors
     /// [`AttachError`].
-    pub(crate) fn attach(
+    pub(super) fn attach(
         &self,
         session: &Arc<Session>,
         most: usize,
         overdue: std::time::Duration,
     ) -> Result<Attached, AttachError> {
         let mut life = self.locked();
-        if life.retired {
-            return Err(AttachError::Retired);
-        }
         let mut sessions = self.sessions.load().to_vec();
         let mut displaced = None;
         if sessions.len() >= most {
@@ -171,14 +166,10 @@ impl Cluster {
         self.reassess(&mut life, Some(why));
     }
 
-    /// Deleted: no session may come any more, and those that are there are cut with all that runs on them.
+    /// Deleted, and taken out of the registry, so that no session may come any more: those that are there are cut with
+    /// all that runs on them.
     pub(crate) fn retire(&self) {
-        let sessions = {
-            let mut life = self.locked();
-            life.retired = true;
-            self.sessions.load_full()
-        };
-        for session in sessions.iter() {
+        for session in self.sessions.load_full().iter() {
             session.leave();
             session.orders().give(Order::Cut(CloseReason::ClusterDeleted));
         }

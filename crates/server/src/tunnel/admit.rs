@@ -107,7 +107,7 @@ impl Admission {
                 Refusal::new(CloseReason::Overloaded, "the server has as many sessions as it may").come_back()
             })?;
             let session = self.introduce(&arrival, hello, &cluster);
-            self.attach(&cluster, &session)?;
+            let cluster = self.attach(&arrival.peer, &cluster, &session)?;
             Ok((cluster, session, protocol, place))
         });
         match outcome {
@@ -237,13 +237,20 @@ impl Admission {
 
     /// Takes the session in. The cluster's other sessions must prove at once that they live: a returning agent never
     /// waits for its half-open predecessor.
-    fn attach(&self, cluster: &Arc<Cluster>, session: &Arc<Session>) -> Result<(), Refusal> {
+    fn attach(
+        &self,
+        peer: &VerifiedPeer,
+        cluster: &Arc<Cluster>,
+        session: &Arc<Session>,
+    ) -> Result<Arc<Cluster>, Refusal> {
         let tunnel = &self.state.tunnel;
         let overdue = tunnel.heartbeat_interval.mul_f64(1.5);
-        let attached = match cluster.attach(session, tunnel.max_sessions_per_cluster, overdue) {
+        let attaching =
+            self.state.registry.attach(&peer.fingerprint(), session, tunnel.max_sessions_per_cluster, overdue);
+        let (cluster, attached) = match attaching {
             Ok(attached) => attached,
-            Err(AttachError::Retired) => {
-                return Err(Refusal::new(CloseReason::ClusterDeleted, "the cluster was deleted"));
+            Err(gone @ AttachError::Disowned) => {
+                return Err(Refusal::new(CloseReason::UnknownCertificate, gone.to_string()));
             }
             Err(full @ AttachError::Full(_)) => {
                 for other in cluster.sessions().iter() {
@@ -268,7 +275,7 @@ impl Admission {
             sessions = cluster.sessions().len(),
             "session began"
         );
-        Ok(())
+        Ok(cluster)
     }
 
     fn welcome(&self, session: &Session, protocol: u32) -> Vec<u8> {

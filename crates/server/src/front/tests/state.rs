@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use moorline_ca::Authority;
-use moorline_model::{ClusterName, ClusterRecord, ClusterUid, Dialect, SessionId};
+use moorline_model::{ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid, Dialect, Fingerprint, SessionId};
 use moorline_mux::{Handle, MemoryBudget};
 use moorline_process::{Registry as MetricRegistry, Shutdown};
 use moorline_store::Embedded;
@@ -56,8 +56,7 @@ fn tunnel() -> TunnelConfig {
 pub(super) fn build(parts: Parts, handle: Handle, pool: &Arc<Pool>) -> (Arc<State>, Shutdown) {
     let registry = Registry::new(vec![record("east", 1), record("west", 2)]);
     let session = Arc::new(Session::new(introduction(), handle, Arc::clone(pool)));
-    let east = registry.by_name(&name("east")).unwrap();
-    assert!(east.attach(&session, 1, DAY).is_ok());
+    assert!(registry.attach(&certificate(1), &session, 1, DAY).is_ok());
     let directory = tempfile::tempdir().unwrap();
     let memory = MemoryBudget::new(64 << 20);
     let state = State {
@@ -90,9 +89,13 @@ fn record(cluster: &str, number: u8) -> ClusterRecord {
         uid: ClusterUid::from_bytes([number; 16]),
         labels: std::collections::BTreeMap::new(),
         dialect: Dialect::default(),
-        fingerprints: Vec::new(),
+        fingerprints: vec![ActiveFingerprint { fingerprint: certificate(number), not_after: clock::now() }],
         created: clock::now(),
     }
+}
+
+fn certificate(number: u8) -> Fingerprint {
+    Fingerprint::from_bytes([number; 32])
 }
 
 fn introduction() -> Introduction {
