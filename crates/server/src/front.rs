@@ -5,7 +5,7 @@
 //!
 //! | file | it has | or else |
 //! | --- | --- | --- |
-//! | `listener` | a TLS connection | hung up |
+//! | `listener`, `doors` | a TLS connection | hung up |
 //! | `serve` | a request on it | 503 while draining |
 //! | `request` | a cluster, and the path there | 400, 405, 431 |
 //! | `authn` | an identity | 401 |
@@ -20,6 +20,7 @@ mod account;
 mod authn;
 mod authz;
 mod body;
+mod doors;
 mod forward;
 mod listener;
 pub(crate) mod metrics;

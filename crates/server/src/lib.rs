@@ -9,6 +9,7 @@ mod clock;
 pub mod config;
 mod control;
 mod front;
+mod guests;
 mod metrics;
 mod registry;
 mod reload;

@@ -66,11 +66,11 @@ pub struct RawConfig {
     #[arg(long, value_name = "DURATION", env = "MOORLINE_RELOAD_INTERVAL")]
     pub reload_interval: Option<String>,
 
-    /// Agents' handshakes in progress at once; more wait [default: 256]
+    /// Agents' handshakes in progress at once; more wait, and one that takes longer than 3s makes room [default: 256]
     #[arg(long, value_name = "N", env = "MOORLINE_MAX_HANDSHAKES")]
     pub max_handshakes: Option<usize>,
 
-    /// Agents' handshakes in progress at once from one address; more are hung up on [default: 64]
+    /// Agents' handshakes in progress at once from one address (of IPv6, one /64); more are hung up on [default: 64]
     #[arg(long, value_name = "N", env = "MOORLINE_MAX_HANDSHAKES_PER_ADDRESS")]
     pub max_handshakes_per_address: Option<usize>,
 
@@ -112,7 +112,8 @@ pub struct RawConfig {
     #[arg(long, value_name = "SIZE", env = "MOORLINE_MEMORY_BUDGET")]
     pub memory_budget: Option<String>,
 
-    /// Users' connections open at once; more are hung up on [default: 8192]
+    /// Users' connections open at once; more are hung up on. One source has at most a quarter of them, and a quarter is
+    /// for connections on which nobody is known yet, of which the oldest makes room [default: 8192]
     #[arg(long, value_name = "N", env = "MOORLINE_MAX_CONNECTIONS")]
     pub max_connections: Option<usize>,
 

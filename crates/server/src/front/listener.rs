@@ -24,10 +24,11 @@ use crate::state::State;
 
 use super::{
     authn::CertificateUser,
+    doors::{Doors, Place},
     metrics::Metrics,
     request::{MAX_HEAD, MAX_HEADERS},
-    serve::Served,
-    slots::{Slot, Slots, SlotsByName},
+    serve::{Activity, Served},
+    slots::SlotsByName,
 };
 
 /// Header lines that hyper still reads, so that a request a little over [`MAX_HEADERS`] gets an answer that says why.
@@ -67,15 +68,13 @@ const H2_PING_ANSWER: Duration = Duration::from_secs(20);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 const TCP_UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
-/// From the end of the handshake to the head of the first request, less than between later ones: whoever connects wants
-/// something.
+/// From the end of the handshake to the first request of a user who is known, less than between later ones: whoever
+/// connects wants something, and who gets only 401 comes back over another connection.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 
-/// What a connection gets for its first request that was accepted when this server had begun to stop.
+/// What a connection gets for its first request that was accepted when this server had begun to stop; and for its last
+/// answer, when nobody was known on it.
 const LATE: Duration = Duration::from_secs(1);
-
-/// One address may have one connection in so many: a whole office, or a load balancer, may be one address.
-const SOURCE_SHARE: usize = 4;
 
 /// Pauses after a failed accept (out of file descriptors, most often): doubled each time, within these bounds.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(5);
@@ -85,7 +84,8 @@ const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 pub(crate) struct Gateway {
     shared: Arc<Shared>,
     acceptor: GatewayAcceptor,
-    doors: Arc<Doors>,
+    doors: Doors,
+    handshakes: Semaphore,
 }
 
 /// What all connections of the gateway share.
@@ -97,35 +97,18 @@ pub(super) struct Shared {
     pub(super) clusters: SlotsByName,
 }
 
-/// Who may come in.
-struct Doors {
-    all: Arc<Slots>,
-    sources: SlotsByName,
-    handshakes: Semaphore,
-}
-
-/// One connection's place, kept until it ends.
-struct Place {
-    _all: Slot,
-    _source: Slot,
-    metrics: Arc<Metrics>,
-}
-
 impl Gateway {
     /// A gateway that answers `/v1` and its own pages by `control`, every request of which carries a
     /// [`super::Caller`].
     pub(crate) fn new(state: Arc<State>, acceptor: GatewayAcceptor, control: axum::Router) -> Self {
         let limits = &state.gateway;
-        let doors = Doors {
-            all: Slots::new(limits.max_connections),
-            sources: SlotsByName::new(limits.max_connections.div_ceil(SOURCE_SHARE)),
-            handshakes: Semaphore::new(limits.max_handshakes),
-        };
+        let doors = Doors::new(limits.max_connections);
+        let handshakes = Semaphore::new(limits.max_handshakes);
         let users = SlotsByName::new(limits.max_requests_per_user);
         let clusters = SlotsByName::new(limits.max_requests_per_cluster);
         let metrics = Arc::clone(&state.pools.metrics);
         let shared = Shared { state, metrics, control, users, clusters };
-        Self { shared: Arc::new(shared), acceptor, doors: Arc::new(doors) }
+        Self { shared: Arc::new(shared), acceptor, doors, handshakes }
     }
 
     /// Accepts users until [`Phase::StopAccepting`]. The connections are tasks of their own: they finish the requests
@@ -148,7 +131,10 @@ impl Gateway {
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept connections");
-                    tokio::time::sleep(pause).await;
+                    tokio::select! {
+                        () = closing.as_mut() => return,
+                        () = tokio::time::sleep(pause) => {}
+                    }
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
                 }
             }
@@ -156,7 +142,7 @@ impl Gateway {
     }
 
     fn admit(self: &Arc<Self>, socket: TcpStream, peer: SocketAddr) {
-        let place = match self.doors.enter(peer, &self.shared.metrics) {
+        let place = match self.doors.enter(peer.ip(), &self.shared.metrics) {
             Ok(place) => place,
             Err(reason) => {
                 tracing::debug!(%peer, reason, "connection refused");
@@ -166,12 +152,18 @@ impl Gateway {
         };
         let gateway = Arc::clone(self);
         self.tasks().spawn("gateway-connection", async move {
-            gateway.connection(socket, peer).await;
-            drop(place);
+            let sent_away = place.sent_away();
+            tokio::select! {
+                () = gateway.connection(socket, peer, place) => {}
+                () = sent_away => {
+                    tracing::debug!(%peer, "connection closed: nobody was known on it, and others came");
+                    gateway.shared.metrics.refused("crowded-out");
+                }
+            }
         });
     }
 
-    async fn connection(&self, socket: TcpStream, peer: SocketAddr) {
+    async fn connection(&self, socket: TcpStream, peer: SocketAddr, place: Place) {
         if let Err(error) = tune(&socket) {
             tracing::debug!(%peer, %error, "cannot set socket options");
         }
@@ -184,7 +176,7 @@ impl Gateway {
             }
         };
         let certificate = certificate.as_ref().and_then(CertificateUser::of);
-        let served = Served::new(Arc::clone(&self.shared), certificate, peer);
+        let served = Served::new(Arc::clone(&self.shared), certificate, peer, place);
         serve(stream, served, &self.shared).await;
     }
 
@@ -194,28 +186,13 @@ impl Gateway {
     ) -> Result<(ServerStream<TcpStream>, Option<moorline_mtls::VerifiedPeer>), moorline_mtls::HandshakeError> {
         let limit = self.shared.state.gateway.handshake_timeout;
         let begun = Instant::now();
-        let waited = tokio::time::timeout(limit, self.doors.handshakes.acquire()).await;
+        let waited = tokio::time::timeout(limit, self.handshakes.acquire()).await;
         let Ok(Ok(_turn)) = waited else { return Err(moorline_mtls::HandshakeError::Timeout(limit)) };
         self.acceptor.accept(socket, limit.saturating_sub(begun.elapsed())).await
     }
 
     fn tasks(&self) -> &Tasks {
         &self.shared.state.tasks
-    }
-}
-
-impl Doors {
-    fn enter(&self, peer: SocketAddr, metrics: &Arc<Metrics>) -> Result<Place, &'static str> {
-        let all = self.all.take().ok_or("connections")?;
-        let source = self.sources.of(&peer.ip().to_canonical().to_string()).take().ok_or("connections-of-source")?;
-        metrics.connections.inc();
-        Ok(Place { _all: all, _source: source, metrics: Arc::clone(metrics) })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.metrics.connections.dec();
     }
 }
 
@@ -312,7 +289,7 @@ where
             }
             Event::Leave => {
                 leaving_time = true;
-                if served.activity().0 > 0 {
+                if served.activity().begun > 0 {
                     asked = true;
                     leave(connection.as_mut());
                 } else {
@@ -321,17 +298,23 @@ where
                 }
             }
             Event::Look => {
-                let (begun, running) = served.activity();
+                let Activity { begun, known, running } = served.activity();
                 if begun == 0 {
                     shared.metrics.refused("no-request");
                     return;
                 }
-                if !asked && (leaving_time || (begun == seen && !running)) {
+                if known == 0 && asked {
+                    // Whatever is still under way is an answer that its reader does not take.
+                    return;
+                }
+                // Who is refused time and again is as good as silent.
+                if !asked && (leaving_time || known == 0 || (known == seen && !running)) {
                     asked = true;
                     leave(connection.as_mut());
                 }
-                seen = begun;
-                look.as_mut().reset(Instant::now() + shared.state.gateway.head_timeout);
+                seen = known;
+                let patience = if known == 0 { LATE } else { shared.state.gateway.head_timeout };
+                look.as_mut().reset(Instant::now() + patience);
             }
         }
     }

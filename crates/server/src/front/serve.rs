@@ -23,6 +23,7 @@ use super::{
     authn::{Authenticated, CertificateUser},
     authz::{Memo, Rules},
     body::Body,
+    doors::Place,
     forward::{Forwarded, Limits, Outgoing},
     listener::Shared,
     request::{self, Target},
@@ -48,10 +49,27 @@ pub(super) struct Served {
     memo: Memo,
     running: Arc<AtomicUsize>,
     begun: AtomicU64,
+    known: AtomicU64,
+    place: Place,
+}
+
+/// What a connection is used for.
+pub(super) struct Activity {
+    /// Requests that have begun on it.
+    pub(super) begun: u64,
+    /// Those of them whose user is known.
+    pub(super) known: u64,
+    /// Whether one is running.
+    pub(super) running: bool,
 }
 
 impl Served {
-    pub(super) fn new(shared: Arc<Shared>, certificate: Option<Arc<CertificateUser>>, peer: SocketAddr) -> Arc<Self> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        certificate: Option<Arc<CertificateUser>>,
+        peer: SocketAddr,
+        place: Place,
+    ) -> Arc<Self> {
         Arc::new(Self {
             shared,
             certificate,
@@ -59,12 +77,18 @@ impl Served {
             memo: Memo::default(),
             running: Arc::default(),
             begun: AtomicU64::new(0),
+            known: AtomicU64::new(0),
+            place,
         })
     }
 
-    /// How many requests have begun on this connection, and whether one is running.
-    pub(super) fn activity(&self) -> (u64, bool) {
-        (self.begun.load(Ordering::Relaxed), self.running.load(Ordering::Relaxed) > 0)
+    /// What this connection has been used for so far.
+    pub(super) fn activity(&self) -> Activity {
+        Activity {
+            begun: self.begun.load(Ordering::Relaxed),
+            known: self.known.load(Ordering::Relaxed),
+            running: self.running.load(Ordering::Relaxed) > 0,
+        }
     }
 
     /// Answers one request, whatever happens.
@@ -152,8 +176,12 @@ impl Served {
 
     fn authenticate(&self, request: &Request<Incoming>) -> Result<Authenticated, Cause> {
         let tokens = self.shared.state.tokens.load();
-        Authenticated::find(self.certificate.as_deref(), &tokens, request.headers(), &self.shared.metrics)
-            .map_err(Cause::Unauthenticated)
+        let found = Authenticated::find(self.certificate.as_deref(), &tokens, request.headers(), &self.shared.metrics)
+            .map_err(Cause::Unauthenticated)?;
+        if self.known.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.place.known();
+        }
+        Ok(found)
     }
 
     fn deliver(&self, forwarded: Forwarded, account: Account) -> Response<Body> {

@@ -113,13 +113,13 @@ impl Admission {
         match outcome {
             Err(refusal) => self.refuse(arrival, refusal).await,
             Ok((cluster, session, protocol, place)) => {
+                // Nothing is waited for from the attachment to here: whoever is cut short in between would leave a session
+                // that nobody ends.
                 let welcome = self.welcome(&session, protocol);
-                let mut stream = arrival.stream;
-                // A failure shows in the control task, which then ends the session in its way.
-                drop(tokio::time::timeout(self.state.tunnel.hello_timeout, stream.write_all(&welcome)).await);
+                let stream = (arrival.stream, arrival.decoder);
+                let control = Control::new(Arc::clone(&self.state), cluster, session, stream, (welcome, place));
                 self.state.metrics.welcomed.inc();
                 self.state.metrics.admission_seconds.observe(began.elapsed().as_secs_f64());
-                let control = Control::new(Arc::clone(&self.state), cluster, session, (stream, arrival.decoder), place);
                 self.state.tasks.spawn("tunnel-control", control.run());
             }
         }

@@ -82,13 +82,13 @@ enum Event {
 }
 
 impl Control {
-    /// The control task of a session that was just welcomed; `decoder` holds what came after the hello.
+    /// The control task of a session that is to be welcomed; `decoder` holds what came after the hello.
     pub(super) fn new(
         state: Arc<State>,
         cluster: Arc<Cluster>,
         session: Arc<Session>,
         (stream, decoder): (Stream, Decoder),
-        place: OwnedSemaphorePermit,
+        (welcome, place): (Vec<u8>, OwnedSemaphorePermit),
     ) -> Self {
         state.metrics.sessions.inc();
         let heart = Heart::new(state.tunnel.heartbeat_interval, Instant::now(), luck());
@@ -98,7 +98,7 @@ impl Control {
             session,
             stream,
             decoder,
-            outbox: Vec::new(),
+            outbox: welcome,
             written: 0,
             heart,
             parting: None,

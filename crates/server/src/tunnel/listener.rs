@@ -3,29 +3,29 @@
 //! Started by the composition root, runs until the server stops accepting. A connection gets its task before its
 //! handshake, so that a silent peer costs a task and a place, and no other agent's time.
 
-use std::{
-    collections::HashMap,
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use moorline_mtls::TunnelAcceptor;
 use moorline_process::Phase;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
     time::Instant,
 };
 
 use super::admit::Admission;
-use crate::state::State;
+use crate::{
+    guests::{Guest, Guests, NoRoom},
+    state::State,
+};
 
 /// Pauses after a failed accept (out of file descriptors, most often): doubled each time, within these bounds.
 const PAUSE: Duration = Duration::from_millis(5);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a handshake gets while others wait for its place, in which it has to be done on a long and busy way, too.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// When the operating system asks a silent peer for a sign of life, how often, and how often in vain. Heartbeats are
 /// quicker; this is for what they do not see.
@@ -40,8 +40,7 @@ const UNSENT: u32 = 128 * 1024;
 /// The tunnel door.
 pub(crate) struct Door {
     admission: Arc<Admission>,
-    handshakes: Arc<Semaphore>,
-    addresses: Arc<Addresses>,
+    guests: Arc<Guests>,
     rate: Rate,
 }
 
@@ -50,8 +49,7 @@ impl Door {
     pub(crate) fn new(state: Arc<State>, acceptor: TunnelAcceptor) -> Self {
         let tunnel = &state.tunnel;
         Self {
-            handshakes: Arc::new(Semaphore::new(tunnel.max_handshakes)),
-            addresses: Arc::new(Addresses { most: tunnel.max_handshakes_per_address, busy: Mutex::default() }),
+            guests: Guests::new(tunnel.max_handshakes, tunnel.max_handshakes_per_address, PATIENCE),
             rate: Rate::new(tunnel.handshake_rate, Instant::now()),
             admission: Arc::new(Admission { places: Arc::new(Semaphore::new(tunnel.max_sessions)), acceptor, state }),
         }
@@ -68,14 +66,17 @@ impl Door {
                 accepted = self.next(&listener) => accepted,
             };
             match accepted {
-                Ok((socket, remote, turn)) => {
+                Ok((socket, remote, guest)) => {
                     pause = PAUSE;
-                    self.begin(socket, remote, turn);
+                    self.begin(socket, remote, guest);
                 }
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept agents");
-                    tokio::time::sleep(pause).await;
+                    tokio::select! {
+                        () = closing.as_mut() => return,
+                        () = tokio::time::sleep(pause) => {}
+                    }
                     pause = (pause * 2).min(MAX_PAUSE);
                 }
             }
@@ -83,37 +84,43 @@ impl Door {
     }
 
     /// The next connection, once there is room for its handshake.
-    async fn next(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        let turn = Arc::clone(&self.handshakes).acquire_owned().await.map_err(io::Error::other)?;
-        let (socket, remote) = listener.accept().await?;
-        Ok((socket, remote, turn))
+    async fn next(&mut self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr, Guest)> {
+        loop {
+            let (socket, remote) = listener.accept().await?;
+            let metrics = &self.admission.state.metrics;
+            if !self.rate.take(Instant::now()) {
+                metrics.refuse("rate");
+                tracing::debug!(%remote, reason = "rate", "connection of an agent closed: too many a second");
+                continue;
+            }
+            match self.guests.wait(remote.ip()).await {
+                Ok(guest) => return Ok((socket, remote, guest)),
+                Err(NoRoom::Source | NoRoom::AtAll) => {
+                    metrics.refuse("address-busy");
+                    tracing::debug!(%remote, reason = "address-busy", "connection of an agent closed: too many from its address");
+                }
+            }
+        }
     }
 
-    fn begin(&mut self, socket: TcpStream, remote: SocketAddr, turn: OwnedSemaphorePermit) {
-        let metrics = &self.admission.state.metrics;
-        if !self.rate.take(Instant::now()) {
-            metrics.refuse("rate");
-            tracing::debug!(%remote, reason = "rate", "connection of an agent closed: too many a second");
-            return;
-        }
-        let Some(entry) = self.addresses.enter(remote.ip().to_canonical()) else {
-            metrics.refuse("address-busy");
-            tracing::debug!(%remote, reason = "address-busy", "connection of an agent closed: too many from its address");
-            return;
-        };
+    fn begin(&self, socket: TcpStream, remote: SocketAddr, guest: Guest) {
         if let Err(error) = tune(&socket) {
             tracing::debug!(%remote, %error, "cannot set socket options");
         }
         let admission = Arc::clone(&self.admission);
-        metrics.handshakes.inc();
+        admission.state.metrics.handshakes.inc();
         self.admission.state.tasks.spawn("tunnel-admission", async move {
             let phases = admission.state.phases.clone();
             tokio::select! {
                 () = admission.admit(socket, remote) => {}
                 () = phases.cancelled() => {}
+                () = guest.must_leave() => {
+                    admission.state.metrics.refuse("crowded-out");
+                    tracing::info!(%remote, reason = "crowded-out", "agent refused: its handshake took long, and others wait");
+                }
             }
             admission.state.metrics.handshakes.dec();
-            drop((entry, turn));
+            drop(guest);
         });
     }
 }
@@ -132,42 +139,6 @@ fn is_the_peers(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
     )
-}
-
-/// How many handshakes each address has in progress. Bounded by the number of all handshakes.
-struct Addresses {
-    most: usize,
-    busy: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// One handshake in progress.
-struct Entry {
-    addresses: Arc<Addresses>,
-    address: IpAddr,
-}
-
-impl Addresses {
-    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Entry> {
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = busy.entry(address).or_default();
-        if *count >= self.most {
-            return None;
-        }
-        *count += 1;
-        Some(Entry { addresses: Arc::clone(self), address })
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        let mut busy = self.addresses.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = busy.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                busy.remove(&self.address);
-            }
-        }
-    }
 }
 
 /// A bucket of handshakes: filled at a steady rate, with room for two seconds' worth.
@@ -209,20 +180,5 @@ mod tests {
         assert_eq!((0..100).filter(|_| rate.take(later)).count(), 5);
         let much_later = start + Duration::from_secs(3600);
         assert_eq!((0..100).filter(|_| rate.take(much_later)).count(), 20);
-    }
-
-    #[test]
-    fn an_address_has_its_share_and_leaves_nothing_behind() {
-        let addresses = Arc::new(Addresses { most: 2, busy: Mutex::default() });
-        let one: IpAddr = [192, 0, 2, 1].into();
-        let first = addresses.enter(one);
-        let second = addresses.enter(one);
-        assert!(first.is_some() && second.is_some());
-        assert!(addresses.enter(one).is_none());
-        assert!(addresses.enter([192, 0, 2, 2].into()).is_some());
-        drop(first);
-        assert!(addresses.enter(one).is_some());
-        drop(second);
-        assert!(addresses.busy.lock().unwrap().is_empty());
     }
 }

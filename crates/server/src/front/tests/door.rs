@@ -134,3 +134,47 @@ async fn one_address_has_its_share_of_connections() {
     };
     tokio::time::timeout(SOON, again).await.unwrap();
 }
+
+/// 401s, probes and silence: whoever is not known within ten seconds is gone a second later, and makes room before that.
+#[tokio::test]
+async fn strangers_keep_no_places_from_users() {
+    let mut door = Door::open(|gateway| gateway.max_connections = 16).await;
+    let mut strangers = Vec::new();
+    for path in ["/clusters/east/api", "/readyz", "/v1/clusters", "/"] {
+        let stream = door.connect(None, &[b"http/1.1"]).await.unwrap();
+        let mut stranger = User::h1(stream, &door.house.tasks).await;
+        let mut request = get(path);
+        request.headers_mut().insert("authorization", "Bearer nobody".parse().unwrap());
+        drop(body(stranger.send(request).await.unwrap()).await);
+        strangers.push(stranger);
+    }
+    let stream = door.connect(None, &[b"http/1.1"]).await;
+    assert!(stream.is_err(), "one source has its share, of whatever kind");
+    drop(strangers.pop());
+    let mut user = tokio::time::timeout(SOON, async {
+        loop {
+            if let Ok(stream) = door.connect(None, &[b"http/1.1"]).await {
+                break User::h1(stream, &door.house.tasks).await;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    for _ in 0..2 {
+        let (response, ()) =
+            tokio::join!(user.get("/clusters/east/api"), async { door.house.agent.next().await.ok("x") });
+        assert_eq!(body(response).await, "x");
+    }
+    for stranger in strangers {
+        let User::H1(mut sender) = stranger else { unreachable!() };
+        let gone = async {
+            while sender.ready().await.is_ok() {
+                tokio::task::yield_now().await
+            }
+        };
+        tokio::time::timeout(SOON, gone).await.expect("an unknown one is hung up on");
+    }
+    let (response, ()) = tokio::join!(user.get("/clusters/east/api"), async { door.house.agent.next().await.ok("y") });
+    assert_eq!(body(response).await, "y", "a known one stays");
+}

@@ -48,8 +48,7 @@ async fn a_request_that_comes_too_late_is_told_so() {
     let (log, _pieces) = tokio::join!(user.get("/clusters/east/api/v1/namespaces/a/pods/b/log?follow=true"), async {
         house.agent.next().await.stream(Response::builder())
     });
-    let served =
-        super::super::serve::Served::new(std::sync::Arc::clone(&house.shared), None, ([127, 0, 0, 1], 1).into());
+    let served = house.served();
     let shared = std::sync::Arc::clone(&house.shared);
     let (client, gateway) = tokio::io::duplex(4096);
     let (shutdown, state, _agent) = house.shut_down();

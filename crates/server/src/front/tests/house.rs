@@ -1,6 +1,6 @@
 //! A gateway with one connected cluster, `east`, one that is not connected, `west`, and users.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use http::Request;
 use hyper_util::rt::TokioIo;
@@ -13,7 +13,9 @@ use super::{agent::Agent, state, user::User};
 use crate::{
     config::GatewayConfig,
     front::{
-        Caller, listener,
+        Caller,
+        doors::Doors,
+        listener,
         listener::Shared,
         metrics::Metrics,
         pool::{Pool, PoolContext},
@@ -47,6 +49,7 @@ subjects:
 pub(super) struct House {
     pub(super) state: Arc<State>,
     pub(super) shared: Arc<Shared>,
+    doors: Doors,
     pub(super) pool: Arc<Pool>,
     pub(super) agent: Agent,
     pub(super) tasks: Tasks,
@@ -101,14 +104,21 @@ impl House {
             clusters: SlotsByName::new(state.gateway.max_requests_per_cluster),
             state: Arc::clone(&state),
         });
-        Self { state, shared, pool, agent, tasks, shutdown }
+        Self { state, shared, doors: Doors::new(1024), pool, agent, tasks, shutdown }
+    }
+
+    /// What serves a connection to the gateway.
+    pub(super) fn served(&self) -> Arc<Served> {
+        let peer: SocketAddr = ([127, 0, 0, 1], 1).into();
+        let place = self.doors.enter(peer.ip(), &self.shared.metrics).unwrap();
+        Served::new(Arc::clone(&self.shared), None, peer, place)
     }
 
     /// A connection to the gateway as raw bytes.
     pub(super) fn raw(&self) -> (DuplexStream, JoinHandle<()>) {
         let (user, gateway) = tokio::io::duplex(64 * 1024);
         let shared = Arc::clone(&self.shared);
-        let served = Served::new(Arc::clone(&shared), None, ([127, 0, 0, 1], 1).into());
+        let served = self.served();
         let serving =
             self.tasks.spawn("served", async move { listener::serve_h1(TokioIo::new(gateway), served, &shared).await });
         (user, serving)
@@ -121,7 +131,7 @@ impl House {
     pub(super) async fn h2(&self) -> User {
         let (user, gateway) = tokio::io::duplex(64 * 1024);
         let shared = Arc::clone(&self.shared);
-        let served = Served::new(Arc::clone(&shared), None, ([127, 0, 0, 1], 1).into());
+        let served = self.served();
         self.tasks.spawn("served", async move { listener::serve_h2(TokioIo::new(gateway), served, &shared).await });
         User::h2(user, &self.tasks).await
     }
