@@ -1,8 +1,9 @@
 //! The house ring: server, agents and scripted kube-apiservers in one process, over real sockets.
 //!
-//! Tests that cover a fault carry its number in their names.
+//! Tests that cover a fault of `tests/FAULTS.md` begin with its number.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod faults;
 mod isolation;
 mod limits;
 mod losses;

@@ -65,11 +65,17 @@ impl House {
         moorline_mtls::explain_io(&error).map(|error| error.to_string()).unwrap_or_default()
     }
 
-    /// Both sides say why, and no request gets anywhere.
-    async fn refused(&self, server_says: &[&str], agent_says: &[&str]) {
+    /// Both sides say why, this server counts it, and no request gets anywhere.
+    async fn refused(&self, reason: &str, server_says: &str, agent_says: &str) {
         let before = self.upstream.seen_of_users().len();
-        self.logs_say(server_says).await;
-        self.logs_say(agent_says).await;
+        until(&format!("it is counted as {reason}"), async || {
+            let label = format!("\"{reason}\"");
+            self.server.metric("moorline_tunnel_refused_total", &[&label]).await.unwrap() > 0.0
+        })
+        .await;
+        self.logs_say(&["moorline_server", "agent refused", server_says]).await;
+        let here = self.server.tunnel.to_string();
+        self.logs_say(&["moorline_agent", "no session with the server", &here, "remedy", agent_says]).await;
         let answer = self.server.admin_client().unwrap().get("/clusters/east/api").await.unwrap();
         assert_eq!(answer.code, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.body);
         assert!(answer.body.contains("\"kind\":\"Status\""), "{}", answer.body);
@@ -91,12 +97,7 @@ async fn a_certificate_of_another_authority_is_refused_and_both_sides_say_why() 
     let house = House::new().await;
     let stranger = Authority::generate("somebody else", now(), HOUR).unwrap();
     let _agent = house.agent(&agent_certificate(&stranger, "east", now(), HOUR)).unwrap();
-    house
-        .refused(
-            &["moorline_server", "agent refused", "authority that is not trusted"],
-            &["moorline_agent", "no session with the server", "authority that it does not trust"],
-        )
-        .await;
+    house.refused("unknown-authority", "authority that is not trusted", "authority that it does not trust").await;
 }
 
 #[tokio::test]
@@ -121,15 +122,9 @@ async fn a_certificate_that_expires_ends_the_session_and_both_sides_say_why() {
     let files = serde_json::from_value(house.files.clone()).unwrap();
     let _agent = Agent::start(&files, house.server.tunnel, &house.upstream.url(), |_| {}).unwrap();
     house.server.connected("east").await.unwrap();
-    let tunnel = house.server.tunnel.to_string();
     house.logs_say(&["moorline_server", "session ended", "certificate has expired"]).await;
     house.logs_say(&["moorline_agent", "the server sends this session away", "expired"]).await;
-    house
-        .refused(
-            &["moorline_server", "agent refused", "seconds ago"],
-            &["moorline_agent", "no session with the server", &tunnel, "our certificate has expired"],
-        )
-        .await;
+    house.refused("expired", "seconds ago", "our certificate has expired").await;
 }
 
 #[tokio::test]
@@ -138,8 +133,9 @@ async fn a_certificate_that_nobody_registered_is_refused_and_both_sides_say_why(
     let _agent = house.agent(&agent_certificate(&house.authority(), "east", now(), HOUR)).unwrap();
     house
         .refused(
-            &["moorline_server", "agent refused", "no cluster has the certificate"],
-            &["moorline_agent", "no session with the server", "unknown-certificate"],
+            "unknown-certificate",
+            "no cluster has the certificate",
+            "the cluster was deleted, or its certificate replaced",
         )
         .await;
 }
@@ -158,8 +154,9 @@ async fn the_agent_of_a_deleted_cluster_is_refused_and_a_namesake_does_not_help_
     let _agent = Agent::start(&files, house.server.tunnel, &house.upstream.url(), |_| {}).unwrap();
     house
         .refused(
-            &["moorline_server", "agent refused", "no cluster has the certificate"],
-            &["moorline_agent", "no session with the server", "unknown-certificate"],
+            "unknown-certificate",
+            "no cluster has the certificate",
+            "the cluster was deleted, or its certificate replaced",
         )
         .await;
 }

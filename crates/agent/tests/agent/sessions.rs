@@ -145,6 +145,21 @@ async fn a_refusal_is_told_and_not_repeated_at_once() {
 }
 
 #[tokio::test]
+async fn an_agent_whose_certificate_is_of_another_cluster_is_told_what_to_install() {
+    let logs = moorline_testkit::logs::Logs::capture();
+    let (hub, _upstream, agent) = world().await;
+    let mut session = hub.hello().await;
+    // What an agent claims to be is what its certificate was made for.
+    assert_eq!(session.hello.cluster.as_ref().unwrap().as_str(), "prod");
+    let message = "this certificate does not stand for cluster prod".to_owned();
+    session
+        .say(&Message::Refused(Refused { reason: CloseReason::WrongCluster, message, reconnect_after_ms: None }))
+        .await;
+    agent.says("refused the session: wrong-cluster (this certificate does not stand for cluster prod)").await;
+    assert!(logs.contain(&["no session with the server", "wrong-cluster", "the certificate that was made for this"]));
+}
+
+#[tokio::test]
 async fn several_sessions_serve_at_once() {
     let (hub, upstream) = (Hub::start().await, Upstream::start().await);
     let mut raw = hub.raw(&upstream.url());

@@ -1,6 +1,6 @@
 //! Real processes of the built program: stopped, killed, terminated, starved, cut off.
 //!
-//! Tests that cover a fault carry its number in their names.
+//! Tests that cover a fault of `tests/FAULTS.md` begin with its number.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod descriptors;
