@@ -118,7 +118,7 @@ pub(crate) struct GatewayConfig {
     /// How long opening a stream may take.
     pub(crate) open_timeout: Duration,
     /// From the last byte of a short request to the head of its response: kube-apiserver gives up after 60 s. Watches,
-    /// followed logs and upgrades have no such limit.
+    /// followed logs and what runs long otherwise have no such limit; upgrades do.
     pub(crate) response_timeout: Duration,
     /// Requests of one user that run at once; one more gets 429.
     pub(crate) max_requests_per_user: usize,

@@ -12,7 +12,7 @@
 //! | `authz` | a permit | 403, 429 |
 //! | `route` | a live session | 404, 503 |
 //! | `pool` | a stream of it | 429, 503 |
-//! | `forward` | the head of a response | 502, 504 |
+//! | `forward`, `clean` | the head of a response | 502, 504 |
 //! | `upgrade`, `body` | bytes until the end | a cut that shows |
 //! | `respond` | a `Status` for whatever failed | |
 
@@ -20,6 +20,7 @@ mod account;
 mod authn;
 mod authz;
 mod body;
+mod clean;
 mod doors;
 mod forward;
 mod listener;

@@ -20,6 +20,7 @@ pub mod headers;
 mod identity;
 pub mod limits;
 mod message;
+mod patience;
 mod text;
 mod version;
 
@@ -30,4 +31,5 @@ pub use identity::{IdentityError, read_identity, write_identity};
 pub use message::{
     AgentStatus, GoAway, Heartbeat, HeartbeatAck, Hello, Message, ProtocolError, Refused, SessionLimits, Welcome,
 };
+pub use patience::may_take_long;
 pub use version::{ALPN, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, negotiate};

@@ -51,7 +51,7 @@ pub struct RawConfig {
     #[arg(long, value_name = "NAME", env = "MOORLINE_KUBE_TLS_SERVER_NAME")]
     pub kube_tls_server_name: Option<String>,
 
-    /// How long the kube-apiserver may be silent before it answers; watches, logs, proxies and upgrades are exempt.
+    /// How long the kube-apiserver may be silent before it answers; watches, logs and proxies are exempt.
     /// Twice kube-apiserver's own request timeout by default, so that it speaks first [default: 2m]
     #[arg(long, value_name = "DURATION", env = "MOORLINE_KUBE_RESPONSE_TIMEOUT")]
     pub kube_response_timeout: Option<String>,

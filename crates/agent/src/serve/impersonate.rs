@@ -54,9 +54,10 @@ impl Impersonated {
         self.upgrade
     }
 
-    /// Whether the kube-apiserver may rightly keep silent for long before it answers.
+    /// Whether the kube-apiserver may rightly keep silent for long before it answers. An upgrade it answers at once, or
+    /// when the kubelet has.
     pub(super) fn answers_late(&self) -> bool {
-        self.upgrade || answers_late(self.request.uri().path(), self.request.uri().query())
+        !self.upgrade && moorline_wire::may_take_long(self.request.uri().path(), self.request.uri().query())
     }
 
     /// Whether the kube-apiserver passes the request on to something whose own refusals look like its own.
@@ -66,38 +67,5 @@ impl Impersonated {
 
     pub(super) fn into_request(self) -> Request<RequestBody> {
         self.request
-    }
-}
-
-/// What kube-apiserver itself exempts from its request timeout: watches, `proxy`, `exec`, `attach`, `portforward`, `log`.
-/// A log that is followed has no head before its first line. Read generously: a mistake costs a deadline, no more.
-fn answers_late(path: &str, query: Option<&str>) -> bool {
-    let late_segment =
-        |segment| matches!(segment, "watch" | "proxy" | "exec" | "attach" | "portforward" | "log" | "logs");
-    path.split('/').any(late_segment)
-        || query.is_some_and(|query| {
-            query.split('&').any(|pair| pair.starts_with("watch=") || pair == "watch" || pair.starts_with("follow="))
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_may_answer_late() {
-        for (path, query, late) in [
-            ("/api/v1/pods", None, false),
-            ("/api/v1/pods", Some("limit=500"), false),
-            ("/api/v1/pods", Some("watch=true"), true),
-            ("/api/v1/pods", Some("limit=1&watch=1"), true),
-            ("/api/v1/watch/pods", None, true),
-            ("/api/v1/namespaces/a/pods/b/log", Some("follow=true"), true),
-            ("/api/v1/namespaces/a/services/b:80/proxy/x", None, true),
-            ("/api/v1/namespaces/a/pods/b/exec", Some("command=ls"), true),
-            ("/api/v1/namespaces/a/configmaps/watchful", None, false),
-        ] {
-            assert_eq!(answers_late(path, query), late, "{path} {query:?}");
-        }
     }
 }

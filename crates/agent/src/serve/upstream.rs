@@ -41,7 +41,7 @@ pub(crate) struct Config {
     /// Where it is.
     pub(crate) target: Target,
     /// How long to wait for the head of an answer while no byte of the request moves. Not applied to requests that
-    /// rightly answer late: watches, `logs`, `proxy` and upgrades.
+    /// rightly answer late: watches, `logs` and `proxy`, unless they ask for an upgrade.
     pub(crate) response_timeout: Duration,
 }
 
@@ -54,6 +54,10 @@ pub(crate) struct Upstream {
     response_timeout: Duration,
     metrics: Arc<Metrics>,
 }
+
+/// Into so many parts the wait for an answer is cut; in each it is looked whether the upload still moves, so a wait may
+/// take one part longer than it should.
+const LOOKS: u32 = 8;
 
 /// What the kube-apiserver answered.
 pub(crate) enum Answer {
@@ -127,7 +131,7 @@ impl Upstream {
         if let Some(token) = self.credentials.bearer() {
             request.headers_mut().insert(header::AUTHORIZATION, token);
         }
-        let answer = if upgrade { self.switch(request).await? } else { self.send(request, patience).await? };
+        let answer = if upgrade { self.switch(request, patience).await? } else { self.send(request, patience).await? };
         match &answer {
             // The user was authenticated long before: it is the agent that is not known here.
             Answer::Response(response) if response.status() == StatusCode::UNAUTHORIZED && !proxied => {
@@ -191,9 +195,9 @@ impl Upstream {
         }
     }
 
-    async fn switch(&self, request: Request<RequestBody>) -> Result<Answer, UpstreamError> {
+    async fn switch(&self, request: Request<RequestBody>, patience: Option<Duration>) -> Result<Answer, UpstreamError> {
         let mut connection = self.connect(true).await?;
-        let response = match self.exchange(&mut connection, request, None).await {
+        let response = match self.exchange(&mut connection, request, patience).await {
             Ok(response) => response,
             Err(NotSent::Unsent(_)) => {
                 return Err(UpstreamError::Connect(ConnectError::ClosedAtOnce(self.pool.target())));
@@ -236,18 +240,17 @@ impl Upstream {
         let sending = connection.send(request);
         let Some(patience) = patience else { return sending.await.map_err(NotSent::from) };
         let mut sending = std::pin::pin!(sending);
-        let mut moved = 0;
-        loop {
-            if let Ok(sent) = tokio::time::timeout(patience, &mut sending).await {
+        let (mut moved, mut still) = (0, 0);
+        while still < LOOKS {
+            if let Ok(sent) = tokio::time::timeout(patience / LOOKS, &mut sending).await {
                 return sent.map_err(NotSent::from);
             }
             // A long upload is no silence: only a span in which nothing moved is.
             let now = upload.moved();
-            if now == moved {
-                return Err(NotSent::Failed(UpstreamError::ResponseTimeout(patience)));
-            }
+            still = if now == moved { still + 1 } else { 0 };
             moved = now;
         }
+        Err(NotSent::Failed(UpstreamError::ResponseTimeout(patience)))
     }
 }
 

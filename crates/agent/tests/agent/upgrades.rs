@@ -88,6 +88,18 @@ async fn a_refused_upgrade_is_delivered_whole() {
 }
 
 #[tokio::test]
+async fn an_upgrade_is_answered_in_time_or_not_at_all() {
+    let (hub, upstream) = (Hub::start().await, Upstream::start().await);
+    let mut raw = hub.raw(&upstream.url());
+    raw.kube_response_timeout = Some("300ms".to_owned());
+    let _agent = Agent::start(&raw);
+    let session = hub.session(QUIET).await;
+    let response = ask(&session, "/hang?watch=true", "SPDY/3.1").await;
+    assert_eq!(response.status(), 504);
+    eventually("nothing is left", || upstream.running() == 0).await;
+}
+
+#[tokio::test]
 async fn no_other_protocol_is_switched_to() {
     let (_hub, upstream, _agent, session) = world().await;
     for protocol in ["h2c", "TLS/1.0", "websocket, h2c"] {

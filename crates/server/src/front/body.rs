@@ -39,6 +39,11 @@ impl Progress {
     pub(super) fn seen(&self) -> u64 {
         self.frames.load(Ordering::Relaxed)
     }
+
+    /// A piece has gone.
+    pub(super) fn moves(&self) {
+        self.frames.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl RequestBody {
@@ -56,7 +61,7 @@ impl http_body::Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         if let Some(progress) = &self.progress {
-            progress.frames.fetch_add(1, Ordering::Relaxed);
+            progress.moves();
         }
         // Trailers come last, so leaving them out ends the body.
         Poll::Ready(frame.filter(|frame| frame.as_ref().map_or(true, Frame::is_data)))

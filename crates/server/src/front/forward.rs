@@ -2,18 +2,20 @@
 //!
 //! Called by `serve` with a routed request. Everything of the user's that could say who they are is removed before
 //! anything of ours is written. Short requests use the session's pool; watches, followed logs, upgrades and whatever
-//! else may run for long get a stream of their own, on which no deadline runs: kube-apiserver sends the head of a
-//! followed log with its first line, which may be hours away, and a dead tunnel is found by its heartbeats.
+//! else may run for long get a stream of their own. All but upgrades of those run without a deadline: kube-apiserver
+//! sends the head of a followed log with its first line, which may be hours away, and a dead tunnel is found by its
+//! heartbeats.
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
+use moorline_access::RequestAttributes;
 use moorline_model::ClusterName;
 use moorline_mux::{CloseReason, OpenError};
 use moorline_process::{Phase, Phases};
-use moorline_wire::{Failure, headers as wire};
+use moorline_wire::{Failure, headers as wire, may_take_long};
 
 use crate::registry;
 
@@ -81,7 +83,7 @@ impl Routed {
         let prepared = prepare(outgoing, identity);
         let own = prepared.asks.is_some() || prepared.long;
         let sending = send(pool, prepared.request, own, limits.open, metrics);
-        let (response, lease) = if own {
+        let (response, lease) = if prepared.long && prepared.asks.is_none() {
             sending.await
         } else {
             within(limits.response_head, prepared.progress.as_deref(), sending).await.unwrap_or(Err(NoHead::Timeout))
@@ -138,23 +140,14 @@ fn prepare(outgoing: Outgoing, identity: HeaderValue) -> Prepared {
     // What `strip` leaves is an upgrade to a protocol that may pass.
     let protocol = headers.get(header::UPGRADE).cloned();
     let asks = protocol.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
-    let long = is_long(path.path(), path.query());
-    let watched = long && request.method() == Method::GET && is_watch(path.path(), path.query());
+    let long = may_take_long(path.path(), path.query());
+    let watched = long && is_watch(request.method(), path.path(), path.query());
     let (mut head, incoming) = request.into_parts();
     head.uri = Uri::from(path);
     head.version = Version::HTTP_11;
     head.extensions.clear();
     let (body, progress) = RequestBody::new(incoming);
     Prepared { request: Request::from_parts(head, body), progress, asks, long, watched }
-}
-
-/// What kube-apiserver exempts from its own request timeout: watches, `proxy`, `exec`, `attach`, `portforward`, `log`.
-/// Read generously: a mistake costs one stream, or one deadline.
-fn is_long(path: &str, query: Option<&str>) -> bool {
-    let long = |part| matches!(part, "watch" | "proxy" | "exec" | "attach" | "portforward" | "log" | "logs");
-    path.split('/').any(long)
-        || query
-            .is_some_and(|query| query.split('&').any(|pair| pair.starts_with("watch") || pair.starts_with("follow")))
 }
 
 /// Whether the response of a watch is a stream of events, each a line of JSON.
@@ -171,13 +164,15 @@ enum NoHead {
     Stream(StreamError),
     /// The stream broke.
     Broken(hyper::Error),
+    /// The session took too long to open one.
+    OpenTimeout,
     /// It takes too long.
     Timeout,
 }
 
-fn is_watch(path: &str, query: Option<&str>) -> bool {
-    let asked = |query: &str| query.split('&').any(|pair| matches!(pair, "watch=true" | "watch=1" | "watch"));
-    query.is_some_and(asked) || path.starts_with("/api/v1/watch/")
+/// Only what kube-apiserver itself takes for a watch: whatever else were ended between two lines would look whole.
+fn is_watch(method: &Method, path: &str, query: Option<&str>) -> bool {
+    *method == Method::GET && RequestAttributes::from_http(method.as_str(), path, query).verb == "watch"
 }
 
 async fn send(
@@ -202,7 +197,7 @@ async fn send(
         }
     }
     let opening = async { if own { pool.open_own().await } else { pool.open().await } };
-    let opened = tokio::time::timeout(open, opening).await.map_err(|_elapsed| NoHead::Timeout)?;
+    let opened = tokio::time::timeout(open, opening).await.map_err(|_elapsed| NoHead::OpenTimeout)?;
     let mut lease = opened.map_err(NoHead::Stream)?;
     match lease.sender().try_send_request(request).await {
         Ok(response) => Ok((response, lease)),
@@ -215,6 +210,7 @@ impl NoHead {
         let cluster = cluster.clone();
         match self {
             Self::Timeout => Cause::HeadTimeout(cluster),
+            Self::OpenTimeout => Cause::OpenTimeout(cluster),
             Self::Stream(StreamError::Open(OpenError::Limit)) => Cause::ClusterBusy(cluster),
             Self::Stream(StreamError::Open(OpenError::Draining)) => {
                 let reason = "its agent is about to reconnect".to_owned();
@@ -238,20 +234,24 @@ impl NoHead {
     }
 }
 
+/// Into so many parts the wait for a head is cut; in each it is looked whether the request's body still moves, so a wait
+/// may take one part longer than it should.
+const LOOKS: u32 = 8;
+
 /// Waits for the head of a response, at most `limit` after the last piece of the request's body has gone.
 async fn within<F: Future>(limit: Duration, progress: Option<&Progress>, future: F) -> Option<F::Output> {
     let mut future = std::pin::pin!(future);
-    let mut seen = progress.map(Progress::seen);
-    loop {
-        if let Ok(output) = tokio::time::timeout(limit, future.as_mut()).await {
+    let Some(progress) = progress else { return tokio::time::timeout(limit, future).await.ok() };
+    let (mut seen, mut still) = (progress.seen(), 0);
+    while still < LOOKS {
+        if let Ok(output) = tokio::time::timeout(limit / LOOKS, future.as_mut()).await {
             return Some(output);
         }
-        let now = progress.map(Progress::seen);
-        if now == seen {
-            return None;
-        }
+        let now = progress.seen();
+        still = if now == seen { still + 1 } else { 0 };
         seen = now;
     }
+    None
 }
 
 /// Removes from a response what belongs to the tunnel.
@@ -262,7 +262,7 @@ fn clean(
 ) -> Result<(Response<Incoming>, Option<Switch>), Cause> {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let protocol = response.headers().get(header::UPGRADE).cloned();
-    clean_headers(response.headers_mut());
+    super::clean::clean(response.headers_mut());
     if !switched {
         return Ok((response, None));
     }
@@ -277,75 +277,49 @@ fn clean(
     Ok((response, Some(Switch::new(user, agent))))
 }
 
-fn clean_headers(headers: &mut HeaderMap) {
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        headers.remove(header::CONTENT_LENGTH);
-    }
-    let ours = headers
-        .keys()
-        .filter(|name| {
-            wire::is_ours(name)
-                // Said to a kube-apiserver, never by one: whoever reflects requests would give the agent's token away.
-                || name.as_str().starts_with("impersonate-")
-                || matches!(
-                    name.as_str(),
-                    "authorization"
-                        | "connection"
-                        | "keep-alive"
-                        | "proxy-connection"
-                        | "te"
-                        | "trailer"
-                        | "transfer-encoding"
-                        | "upgrade"
-                )
-        })
-        .cloned()
-        .collect::<Vec<_>>();
-    for name in ours {
-        headers.remove(name);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     #[test]
-    fn what_runs_long_has_a_stream_of_its_own() {
-        for (path, query, long) in [
-            ("/api/v1/pods", None, false),
-            ("/api/v1/pods", Some("limit=500&continue=x"), false),
+    fn a_watch_is_what_kubernetes_takes_for_one() {
+        for (path, query, watch) in [
             ("/api/v1/pods", Some("watch=true"), true),
-            ("/api/v1/pods", Some("allowWatchBookmarks=true&watch=1"), true),
+            ("/api/v1/pods", Some("watch=True"), true),
+            ("/api/v1/pods", Some("watch=t"), true),
+            ("/api/v1/pods", Some("watch=%31"), true),
+            ("/api/v1/pods", Some("w%61tch"), true),
             ("/api/v1/watch/pods", None, true),
-            ("/api/v1/namespaces/a/pods/b/log", None, true),
-            ("/api/v1/namespaces/a/pods/b/exec", Some("command=ls"), true),
-            ("/api/v1/namespaces/a/services/b/proxy/x", None, true),
-            ("/api/v1/namespaces/a/pods/logger", None, false),
+            ("/apis/apps/v1/watch/deployments", None, true),
+            ("/api/v1/pods", Some("watch=false"), false),
+            ("/api/v1/pods", Some("watch=0&watch=1"), false),
+            ("/api/v1/namespaces/a/pods/b", Some("watch=1"), false),
+            ("/api/v1/namespaces/a/services/b/proxy/export.json", Some("watch=1"), false),
+            ("/api/v1/namespaces/a/pods/b/log", Some("follow=true"), false),
         ] {
-            assert_eq!(is_long(path, query), long, "{path} {query:?}");
+            assert_eq!(is_watch(&Method::GET, path, query), watch, "{path} {query:?}");
+            assert!(!watch || may_take_long(path, query), "{path} {query:?}");
         }
+        assert!(!is_watch(&Method::POST, "/api/v1/pods", Some("watch=true")));
     }
 
-    #[test]
-    fn nothing_of_the_tunnel_reaches_the_user() {
-        let mut headers = HeaderMap::new();
-        for name in [
-            "x-moorline-identity",
-            "x-moorline-what",
-            "authorization",
-            "impersonate-user",
-            "connection",
-            "keep-alive",
-            "upgrade",
-            "audit-id",
-            "date",
-        ] {
-            headers.insert(http::HeaderName::from_static(name), HeaderValue::from_static("v"));
-        }
-        clean_headers(&mut headers);
-        let mut left: Vec<_> = headers.keys().map(http::HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["audit-id", "date"]);
+    #[tokio::test(start_paused = true)]
+    async fn a_head_is_waited_for_as_long_as_was_said() {
+        const LIMIT: Duration = Duration::from_secs(80);
+        let began = Instant::now();
+        assert!(within(LIMIT, None, std::future::pending::<()>()).await.is_none());
+        assert_eq!(began.elapsed().as_secs(), 80);
+        let progress = Progress::default();
+        let began = Instant::now();
+        let upload = async {
+            tokio::time::sleep(LIMIT / 2).await;
+            progress.moves();
+            std::future::pending::<()>().await;
+        };
+        assert!(within(LIMIT, Some(&progress), upload).await.is_none());
+        let waited = (began.elapsed() - LIMIT / 2).as_secs_f64() / LIMIT.as_secs_f64();
+        assert!((1.0..1.2).contains(&waited), "{waited} of the limit after the last piece");
     }
 }

@@ -65,6 +65,8 @@ pub(crate) enum Cause {
         /// Why, if the session ended.
         reason: Option<&'static str>,
     },
+    /// The session did not take a new stream within the time for it.
+    OpenTimeout(ClusterName),
     /// No head of a response within the time for it.
     HeadTimeout(ClusterName),
     /// The agent answered instead of the kube-apiserver.
@@ -184,6 +186,12 @@ impl Cause {
                     Some(reason) => format!("the connection to the cluster \"{cluster}\" was lost ({reason})"),
                     None => format!("the agent of the cluster \"{cluster}\" broke off the request"),
                 },
+            ),
+            Self::OpenTimeout(cluster) => Row::new(
+                "open-timeout",
+                R::Timeout,
+                Level::WARN,
+                format!("the connection to the cluster \"{cluster}\" took no new request in time"),
             ),
             Self::HeadTimeout(cluster) => Row::new(
                 "head-timeout",
@@ -333,6 +341,7 @@ mod tests {
             (Cause::ClusterBusy(east()), 429, "cluster-busy", Some(1)),
             (Cause::Draining, 503, "draining", Some(1)),
             (Cause::TunnelLost { cluster: east(), reason: Some("silent") }, 502, "tunnel-lost", None),
+            (Cause::OpenTimeout(east()), 504, "open-timeout", None),
             (Cause::HeadTimeout(east()), 504, "head-timeout", None),
             (agent(Failure::UpstreamRefused), 502, "upstream-refused", None),
             (agent(Failure::UpstreamTimeout), 504, "upstream-timeout", None),

@@ -127,3 +127,13 @@ async fn only_what_was_asked_for_is_switched_to() {
     });
     assert_eq!(body(response.unwrap()).await, "no switch");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_that_nobody_answers_ends() {
+    let mut house = House::new();
+    let mut user = house.h1().await;
+    let (response, _silent) = tokio::join!(user.send(exec("SPDY/3.1")), house.agent.next());
+    assert_eq!(status(response.unwrap()).await["code"], 504);
+    house.settle().await;
+    assert_eq!(house.shared.metrics.running.get(), 0);
+}
