@@ -10,12 +10,12 @@ use std::{
 };
 
 use moorline_model::Timestamp;
-use moorline_mtls::{KeyPair, Reloading, Roots, Source};
+use moorline_mtls::{KeyPair, Source};
 use moorline_process::{Plan, Readiness, Registry, Shutdown, Tasks, admin};
 use thiserror::Error;
 
 use crate::{
-    config::Config,
+    config::{Config, Followed},
     credentials::{Credentials, TokenError},
     health::Prober,
     metrics::Metrics,
@@ -45,8 +45,8 @@ pub struct App {
     prober: Prober,
     upstream: Arc<Upstream>,
     credentials: Arc<Credentials>,
-    keys: Reloading<KeyPair>,
-    roots: Reloading<Roots>,
+    keys: Source<KeyPair>,
+    followed: Vec<Followed>,
     metrics: Arc<Metrics>,
 }
 
@@ -91,11 +91,12 @@ impl App {
         let phases = shutdown.phases();
         let service = Service::new(config.serve, Arc::clone(&upstream), phases.clone(), Arc::clone(&metrics));
         let living = (tasks.clone(), phases.clone(), Arc::clone(&metrics));
+        let keys = config.tunnel.keys.clone();
         let tunnel = Arc::new(Tunnel::new(config.tunnel, Arc::new(service), health, connected, living));
         let admin = admin::Admin { registry, readiness, phases, tasks };
         let plan = Plan { notice: Duration::ZERO, go_away: GO_AWAY, drain: config.drain_grace, cancel: CANCEL };
-        let (keys, roots) = (config.keys, config.roots);
-        Ok(Self { listener, admin, shutdown, plan, tunnel, prober, upstream, credentials, keys, roots, metrics })
+        let followed = config.followed;
+        Ok(Self { listener, admin, shutdown, plan, tunnel, prober, upstream, credentials, keys, followed, metrics })
     }
 
     /// Where probes and metrics are served.
@@ -126,9 +127,10 @@ impl App {
             tracing::info!(admin = %address, server = self.tunnel.server(), version = env!("CARGO_PKG_VERSION"), "serving");
         }
         tasks.spawn("admin", admin::serve(listener, self.admin));
-        forever("expiry", Box::pin(watch_expiry(self.keys.source(), self.metrics)));
-        forever("certificate-reload", Box::pin(self.keys.watch(CERTIFICATE_REREAD)));
-        forever("authority-reload", Box::pin(self.roots.watch(CERTIFICATE_REREAD)));
+        forever("expiry", Box::pin(watch_expiry(self.keys, self.metrics)));
+        for files in self.followed {
+            forever("certificate-reload", Box::pin(files.watch(CERTIFICATE_REREAD)));
+        }
         forever("token-reload", Box::pin(self.credentials.watch()));
         forever("upstream-reap", Box::pin(self.upstream.reap()));
         forever("upstream-probe", Box::pin(self.prober.run()));

@@ -26,14 +26,32 @@ pub struct Config {
     pub(crate) serve: serve::Config,
     pub(crate) upstream: serve::upstream::Config,
     pub(crate) token: TokenSource,
-    /// The agent's certificate and key, followed on disk.
-    pub(crate) keys: Reloading<KeyPair>,
-    /// The tunnel's authorities, followed on disk.
-    pub(crate) roots: Reloading<Roots>,
+    /// Every certificate and authority that was named by its file: the tunnel's, the kube-apiserver's, the proxy's.
+    pub(crate) followed: Vec<Followed>,
     pub(crate) admin_addr: SocketAddr,
     pub(crate) drain_grace: Duration,
     /// What is allowed but should not stay so.
     pub(crate) warnings: Vec<String>,
+}
+
+/// Files that are read again as they are rotated. As client-go does, whatever of a kubeconfig stands in a file of its
+/// own is followed, and the kubeconfig itself is not.
+#[derive(Debug)]
+pub(crate) enum Followed {
+    /// A certificate and its key.
+    Keys(Reloading<KeyPair>),
+    /// Authorities.
+    Roots(Reloading<Roots>),
+}
+
+impl Followed {
+    /// Looks at the files every `interval`, for ever.
+    pub(crate) async fn watch(self, interval: Duration) {
+        match self {
+            Self::Keys(keys) => keys.watch(interval).await,
+            Self::Roots(roots) => roots.watch(interval).await,
+        }
+    }
 }
 
 /// One thing that is wrong.

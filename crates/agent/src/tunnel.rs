@@ -16,11 +16,14 @@ use std::{
     time::Duration,
 };
 
-use moorline_mtls::{KeyPair, Source};
+use moorline_mtls::{KeyPair, Roots, Source};
 use moorline_mux::MemoryBudget;
 use moorline_process::{Latch, Phase, Phases, Tasks};
 use moorline_wire::CloseReason;
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use backoff::{Backoff, NETWORK, REFUSAL};
@@ -45,6 +48,8 @@ pub(crate) struct Config {
     pub(crate) dialer: Dialer,
     /// The agent's certificate, as it is now.
     pub(crate) keys: Source<KeyPair>,
+    /// The tunnel's authorities, as they are now.
+    pub(crate) roots: Source<Roots>,
     /// How many sessions to keep, 1 to [`MAX_SESSIONS`].
     pub(crate) sessions: u8,
 }
@@ -70,6 +75,33 @@ struct Connected {
 /// The receive windows and buffers of all sessions together, in bytes. Bounds what slow readers of the kube-apiserver
 /// can make the agent hold.
 const MEMORY: usize = 128 * 1024 * 1024;
+
+/// How often it is looked whether there are new certificates while a dial waits.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What is shown to the server, and whom it is believed by.
+pub(crate) type Files = (Arc<KeyPair>, Arc<Roots>);
+
+impl Config {
+    /// What the next dial is made with.
+    pub(crate) fn files(&self) -> Files {
+        (self.keys.current(), self.roots.current())
+    }
+
+    /// Waits, but not for longer than it takes until the files are others than `before`: whoever was refused, and is
+    /// repaired, is not to wait minutes for it.
+    pub(crate) async fn wait(&self, wait: Duration, before: &Files) {
+        let until = Instant::now() + wait;
+        loop {
+            tokio::time::sleep_until(until.min(Instant::now() + LOOK)).await;
+            let (keys, roots) = self.files();
+            let new = !Arc::ptr_eq(&keys, &before.0) || !Arc::ptr_eq(&roots, &before.1);
+            if new || Instant::now() >= until {
+                return;
+            }
+        }
+    }
+}
 
 impl Tunnel {
     pub(crate) fn new(
@@ -98,7 +130,9 @@ impl Tunnel {
     pub(crate) async fn keep(self: Arc<Self>) {
         let mut backoff = Backoff::new();
         let mut predecessor: Option<CancellationToken> = None;
-        while let Some(established) = self.while_serving(Session::establish(&self)).await {
+        loop {
+            let files = self.config.files();
+            let Some(established) = self.while_serving(Session::establish(&self)).await else { return };
             let wait = match established {
                 Ok(session) => {
                     if let Some(predecessor) = predecessor.take() {
@@ -111,7 +145,7 @@ impl Tunnel {
                 }
                 Err(error) => self.after_failure(&error, &mut backoff),
             };
-            if self.while_serving(tokio::time::sleep(wait)).await.is_none() {
+            if self.while_serving(self.config.wait(wait, &files)).await.is_none() {
                 return;
             }
         }

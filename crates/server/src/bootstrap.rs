@@ -2,7 +2,7 @@
 //!
 //! Called by the composition root, and by the `moorline` command line, which reads the admin token and the gateway's
 //! authority from it. Nothing that exists is ever overwritten: a half of a pair is reported, not replaced, since agents
-//! or users may hold certificates of the lost half.
+//! or users may hold certificates of the lost half. What a crash left half made is finished at the next start.
 
 use std::{
     fs, io,
@@ -172,6 +172,7 @@ impl StateDir {
 
     fn ensure_authority(&self, which: Which, now: Timestamp) -> Result<(), Problem> {
         let (certificate, key) = (self.certificate(which), self.key(which));
+        let pending = self.path.join(format!("{}.key.new", which.stem()));
         let half = |there: &Path, missing: &Path| Problem {
             at: missing.display().to_string(),
             what: format!("is missing, but its other half {} is there", there.display()),
@@ -181,17 +182,37 @@ impl StateDir {
         };
         match (certificate.exists(), key.exists()) {
             (true, true) => return Ok(()),
+            (true, false) if pending.exists() => return self.finish(which, &pending),
             (true, false) => return Err(half(&certificate, &key)),
             (false, true) => return Err(half(&key, &certificate)),
             (false, false) => {}
+        }
+        if pending.exists() {
+            // Nobody ever saw its certificate, so it has signed nothing.
+            fs::remove_file(&pending).map_err(|error| self.io(&pending, &error))?;
         }
         // Made for servers, the name is what Calico's agent takes for the one to verify.
         let server = (which == Which::Tunnel).then_some(crate::tunnel::SERVER_NAME);
         let authority = Authority::generate_for_server(which.common_name(), server, now, AUTHORITY_LIFE)
             .map_err(|error| Problem { at: which.stem().to_owned(), what: error.to_string(), remedy: String::new() })?;
-        create_private(&key, authority.key_pem().as_bytes()).map_err(|error| self.io(&key, &error))?;
+        create_private(&pending, authority.key_pem().as_bytes()).map_err(|error| self.io(&pending, &error))?;
         create_private(&certificate, authority.certificate_pem().as_bytes())
             .map_err(|error| self.io(&certificate, &error))?;
+        self.finish(which, &pending)
+    }
+
+    /// The last step of making an authority, also of one that a crash interrupted: a key gets its name when its
+    /// certificate is on the disk, so that a key with that name which has no certificate was never left by us.
+    fn finish(&self, which: Which, pending: &Path) -> Result<(), Problem> {
+        let (certificate, key) = (self.certificate(which), self.key(which));
+        let read = |path: &Path| fs::read_to_string(path).map_err(|error| self.io(path, &error));
+        let pem = moorline_ca::Zeroizing::new(read(pending)?);
+        Authority::from_pem(&read(&certificate)?, &pem).map_err(|error| Problem {
+            at: format!("{} and {}", certificate.display(), pending.display()),
+            what: error.to_string(),
+            remedy: "restore the certificate's own key from a backup".to_owned(),
+        })?;
+        fs::rename(pending, &key).map_err(|error| self.io(&key, &error))?;
         tracing::info!(authority = which.stem(), directory = %self.path.display(), "made a certificate authority");
         Ok(())
     }

@@ -7,7 +7,7 @@ use moorline_mtls::{HttpsTrust, KeyPair, Roots, Source};
 use serde::Deserialize;
 
 use super::{
-    Problems,
+    Followed, Problems,
     resolve::trust,
     upstream::{self, Found},
 };
@@ -75,6 +75,7 @@ struct User {
 pub(super) fn read(
     file: &Path,
     context: Option<&str>,
+    followed: &mut Vec<Followed>,
     warnings: &mut Vec<String>,
     problems: &mut Problems,
 ) -> Option<Found> {
@@ -84,8 +85,8 @@ pub(super) fn read(
     if cluster.proxy_url.is_some() {
         problems.add(FIELD, "the cluster has a proxy-url", "remove it: the agent stands beside its kube-apiserver");
     }
-    let trust = whom_to_trust(&cluster, directory, warnings, problems);
-    let (keys, token) = credentials(user, directory, problems);
+    let trust = whom_to_trust(&cluster, directory, followed, warnings, problems);
+    let (keys, token) = credentials(user, directory, followed, problems);
     Some(Found {
         source: FIELD,
         url: cluster.server,
@@ -148,6 +149,7 @@ fn find<T>(list: Vec<Named<T>>, name: &str) -> Option<T> {
 fn whom_to_trust(
     cluster: &Cluster,
     directory: &Path,
+    followed: &mut Vec<Followed>,
     warnings: &mut Vec<String>,
     problems: &mut Problems,
 ) -> Option<HttpsTrust> {
@@ -164,7 +166,7 @@ fn whom_to_trust(
     }
     let Some(data) = &cluster.certificate_authority_data else {
         let file = cluster.certificate_authority.as_ref().map(|file| directory.join(file));
-        return trust("certificate-authority of --kubeconfig", file.as_deref(), problems);
+        return trust("certificate-authority of --kubeconfig", file.as_deref(), followed, problems);
     };
     let field = "certificate-authority-data of --kubeconfig";
     let pem = decode(field, data, problems)?;
@@ -172,7 +174,12 @@ fn whom_to_trust(
     roots.map_err(|error| problems.add(field, error.to_string(), "correct the file")).ok()
 }
 
-fn credentials(user: User, directory: &Path, problems: &mut Problems) -> (Option<Source<KeyPair>>, TokenSource) {
+fn credentials(
+    user: User,
+    directory: &Path,
+    followed: &mut Vec<Followed>,
+    problems: &mut Problems,
+) -> (Option<Source<KeyPair>>, TokenSource) {
     if user.exec.is_some() || user.auth_provider.is_some() {
         problems.add(
             FIELD,
@@ -186,7 +193,7 @@ fn credentials(user: User, directory: &Path, problems: &mut Problems) -> (Option
     if user.impersonate.is_some() {
         problems.add(FIELD, "the user impersonates another (as)", "remove it: the agent impersonates by itself");
     }
-    let keys = client_keys(&user, directory, problems);
+    let keys = client_keys(&user, directory, followed, problems);
     let token = match (user.token.filter(|token| !token.is_empty()), user.token_file) {
         // As kubectl does: a file wins, since it can be rotated.
         (_, Some(file)) => upstream::token_file("tokenFile of --kubeconfig", &directory.join(file), problems),
@@ -202,13 +209,19 @@ fn credentials(user: User, directory: &Path, problems: &mut Problems) -> (Option
     (keys, token)
 }
 
-fn client_keys(user: &User, directory: &Path, problems: &mut Problems) -> Option<Source<KeyPair>> {
+fn client_keys(
+    user: &User,
+    directory: &Path,
+    followed: &mut Vec<Followed>,
+    problems: &mut Problems,
+) -> Option<Source<KeyPair>> {
     let field = "client-certificate of --kubeconfig";
     if let (Some(certificate), Some(key)) = (&user.client_certificate, &user.client_key)
         && user.client_certificate_data.is_none()
         && user.client_key_data.is_none()
     {
-        return upstream::key_pair(field, &directory.join(certificate), &directory.join(key), problems);
+        let files = (directory.join(certificate), directory.join(key));
+        return upstream::key_pair(field, (&files.0, &files.1), followed, problems);
     }
     let mut part = |data: &Option<String>, file: &Option<PathBuf>| match (data, file) {
         (Some(data), _) => decode(field, data, problems).map(Some),

@@ -10,7 +10,7 @@ use moorline_impersonation::Narrowing;
 use moorline_mtls::{Connector, HttpsConnector, HttpsTrust, KeyPair, Reloading, Roots};
 use moorline_wire::ALPN;
 
-use super::{Config, ConfigError, Problems, RawConfig, Surroundings, upstream};
+use super::{Config, ConfigError, Followed, Problems, RawConfig, Surroundings, upstream};
 use crate::{
     serve,
     tunnel::{self, Dialer, Proxy, ProxyVariables},
@@ -32,9 +32,11 @@ pub(super) fn resolve(raw: &RawConfig, around: &Surroundings<'_>) -> Result<Conf
     let mut warnings = Vec::new();
     let server = server(raw, &mut problems);
     let files = certificates(raw, around, &mut warnings, &mut problems);
-    let proxy = server.as_ref().and_then(|(host, port)| proxy(raw, around, host, *port, &mut problems));
+    let mut followed = Vec::new();
+    let proxy =
+        server.as_ref().and_then(|(host, port)| proxy(raw, around, (host, *port), &mut followed, &mut problems));
     let sessions = sessions(raw, &mut problems);
-    let upstream = upstream::resolve(raw, around, &mut warnings, &mut problems);
+    let upstream = upstream::resolve(raw, around, &mut followed, &mut warnings, &mut problems);
     let serve = serving(raw, &mut warnings, &mut problems);
     let admin_addr = admin(raw, &mut problems);
     let drain_grace =
@@ -43,8 +45,11 @@ pub(super) fn resolve(raw: &RawConfig, around: &Surroundings<'_>) -> Result<Conf
         (server, files, upstream, admin_addr, problems.0.is_empty())
     {
         let connector = Connector::new(keys.source(), roots.source(), ALPN);
-        let tunnel = tunnel::Config { dialer: Dialer { host, port, proxy, connector }, keys: keys.source(), sessions };
-        return Ok(Config { tunnel, serve, upstream, token, keys, roots, admin_addr, drain_grace, warnings });
+        let dialer = Dialer { host, port, proxy, connector };
+        let tunnel = tunnel::Config { dialer, keys: keys.source(), roots: roots.source(), sessions };
+        followed.push(Followed::Roots(roots));
+        followed.push(Followed::Keys(keys));
+        return Ok(Config { tunnel, serve, upstream, token, followed, admin_addr, drain_grace, warnings });
     }
     Err(ConfigError(problems.0))
 }
@@ -119,8 +124,8 @@ fn certificates(
 fn proxy(
     raw: &RawConfig,
     around: &Surroundings<'_>,
-    host: &str,
-    port: u16,
+    (host, port): (&str, u16),
+    followed: &mut Vec<Followed>,
     problems: &mut Problems,
 ) -> Option<(Proxy, Option<HttpsConnector>)> {
     let first = |names: &[&str]| {
@@ -141,14 +146,25 @@ fn proxy(
     if !chosen.tls {
         return Some((chosen, None));
     }
-    let trust = trust("--proxy-ca-file", raw.proxy_ca_file.as_deref(), problems)?;
+    let trust = trust("--proxy-ca-file", raw.proxy_ca_file.as_deref(), followed, problems)?;
     Some((chosen, Some(HttpsConnector::new(trust, None, &[b"http/1.1"]))))
 }
 
-/// The authorities in a file, or else those of the operating system.
-pub(super) fn trust(field: &str, file: Option<&Path>, problems: &mut Problems) -> Option<HttpsTrust> {
+/// The authorities in a file, which is followed, or else those of the operating system.
+pub(super) fn trust(
+    field: &str,
+    file: Option<&Path>,
+    followed: &mut Vec<Followed>,
+    problems: &mut Problems,
+) -> Option<HttpsTrust> {
     let trust = match file {
-        Some(file) => Reloading::roots(file).map(|roots| HttpsTrust::Roots(roots.source())).map_err(|e| e.to_string()),
+        Some(file) => Reloading::roots(file)
+            .map(|roots| {
+                let trust = HttpsTrust::Roots(roots.source());
+                followed.push(Followed::Roots(roots));
+                trust
+            })
+            .map_err(|error| error.to_string()),
         None => HttpsTrust::system().map_err(|error| error.to_string()),
     };
     trust.map_err(|error| problems.add(field, error, "name a PEM file with the authority's certificate")).ok()

@@ -324,3 +324,45 @@ fn a_kubeconfig_that_cannot_be_used_says_why() {
     let missing = RawConfig { kubeconfig: Some(Path::new("/nowhere").into()), kube_apiserver: None, ..bench.raw() };
     assert!(bench.problems(&missing)[0].to_string().contains("cannot read /nowhere"));
 }
+
+#[test]
+fn every_file_that_is_rotated_is_followed() {
+    let bench = Bench::new();
+    bench.write("token", "t");
+    let user = "{client-certificate: managed-cluster.crt, client-key: managed-cluster.key, tokenFile: token}";
+    let config = bench.resolve(&with(&bench, &KUBECONFIG.replace("token: s3cret-token", user))).unwrap();
+    let count = |config: &Config| {
+        let keys = config.followed.iter().filter(|files| matches!(files, Followed::Keys(_))).count();
+        (keys, config.followed.len() - keys)
+    };
+    assert_eq!(count(&config), (2, 2), "the tunnel's and the kube-apiserver's: {:?}", config.followed);
+    assert!(matches!(config.token, TokenSource::File(_)));
+
+    bench.write("ca.crt", &fs::read_to_string(bench.path("management-cluster.crt")).unwrap());
+    let mut bench = bench;
+    bench.variables.insert("KUBERNETES_SERVICE_HOST", "10.0.0.1".to_owned());
+    bench.variables.insert("KUBERNETES_SERVICE_PORT", "443".to_owned());
+    let config = bench.resolve(&RawConfig { kube_apiserver: None, ..bench.raw() }).unwrap();
+    assert_eq!(count(&config), (1, 2), "the service account's authority too: {:?}", config.followed);
+}
+
+/// A refusal is dialled again after minutes; new files after seconds.
+#[tokio::test(start_paused = true)]
+async fn new_files_shorten_the_wait_for_the_next_dial() {
+    let bench = Bench::new();
+    let config = bench.resolve(&bench.raw()).unwrap().tunnel;
+    let long = Duration::from_secs(300);
+    let began = tokio::time::Instant::now();
+    let before = config.files();
+    config.wait(long, &before).await;
+    assert_eq!(began.elapsed(), long);
+    let began = tokio::time::Instant::now();
+    let rotated = async {
+        tokio::time::sleep(long / 10).await;
+        let read = |name| fs::read(bench.path(name)).unwrap();
+        let pair = KeyPair::from_pem(&read("managed-cluster.crt"), &read("managed-cluster.key")).unwrap();
+        config.keys.replace(pair);
+    };
+    tokio::join!(config.wait(long, &before), rotated);
+    assert!(began.elapsed() < long / 5, "{:?}", began.elapsed());
+}

@@ -8,7 +8,7 @@ use http::Uri;
 use moorline_mtls::{HttpsConnector, HttpsTrust, KeyPair, Reloading, Source};
 
 use super::{
-    Problems, RawConfig, Surroundings, kubeconfig,
+    Followed, Problems, RawConfig, Surroundings, kubeconfig,
     resolve::{duration, trust},
 };
 use crate::{
@@ -39,6 +39,7 @@ pub(super) struct Found {
 pub(super) fn resolve(
     raw: &RawConfig,
     around: &Surroundings<'_>,
+    followed: &mut Vec<Followed>,
     warnings: &mut Vec<String>,
     problems: &mut Problems,
 ) -> Option<(Config, TokenSource)> {
@@ -51,16 +52,16 @@ pub(super) fn resolve(
         }
         (Some(url), None) => {
             no_context(raw, problems);
-            from_flags(url, raw, problems)
+            from_flags(url, raw, followed, problems)
         }
         (None, Some(file)) => {
             no_flags(raw, "--kubeconfig", problems);
-            kubeconfig::read(file, raw.context.as_deref(), warnings, problems)
+            kubeconfig::read(file, raw.context.as_deref(), followed, warnings, problems)
         }
         (None, None) => {
             no_context(raw, problems);
             no_flags(raw, "the pod's service account", problems);
-            in_cluster(around, problems)
+            in_cluster(around, followed, problems)
         }
     }?;
     let (host, port, tls) = address(&found, problems)?;
@@ -112,12 +113,14 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn from_flags(url: &str, raw: &RawConfig, problems: &mut Problems) -> Option<Found> {
+fn from_flags(url: &str, raw: &RawConfig, followed: &mut Vec<Followed>, problems: &mut Problems) -> Option<Found> {
     let plain = url.trim_start().starts_with("http://");
-    let trust = if plain { None } else { trust("--kube-ca-file", raw.kube_ca_file.as_deref(), problems) };
+    let trust = if plain { None } else { trust("--kube-ca-file", raw.kube_ca_file.as_deref(), followed, problems) };
     let keys = match (&raw.kube_client_certificate_file, &raw.kube_client_key_file) {
         (None, None) => None,
-        (Some(certificate), Some(key)) => key_pair("--kube-client-certificate-file", certificate, key, problems),
+        (Some(certificate), Some(key)) => {
+            key_pair("--kube-client-certificate-file", (certificate, key), followed, problems)
+        }
         (Some(_), None) => {
             problems.add(
                 "--kube-client-key-file",
@@ -139,7 +142,7 @@ fn from_flags(url: &str, raw: &RawConfig, problems: &mut Problems) -> Option<Fou
     Some(Found { source: "--kube-apiserver", url: url.to_owned(), trust, keys, token, server_name: None })
 }
 
-fn in_cluster(around: &Surroundings<'_>, problems: &mut Problems) -> Option<Found> {
+fn in_cluster(around: &Surroundings<'_>, followed: &mut Vec<Followed>, problems: &mut Problems) -> Option<Found> {
     let variable = |name: &str| (around.variable)(name).filter(|value| !value.is_empty());
     let (Some(host), Some(port)) = (variable("KUBERNETES_SERVICE_HOST"), variable("KUBERNETES_SERVICE_PORT")) else {
         problems.add(
@@ -150,21 +153,31 @@ fn in_cluster(around: &Surroundings<'_>, problems: &mut Problems) -> Option<Foun
         return None;
     };
     let ca = around.service_account.join("ca.crt");
-    let trust = trust("service account", Some(&ca), problems);
+    let trust = trust("service account", Some(&ca), followed, problems);
     let token = token_file("service account", &around.service_account.join("token"), problems);
     let host = if host.contains(':') { format!("[{host}]") } else { host };
     let url = format!("https://{host}:{port}");
     Some(Found { source: "KUBERNETES_SERVICE_HOST", url, trust, keys: None, token, server_name: None })
 }
 
+/// A certificate and its key, which are followed.
 pub(super) fn key_pair(
     field: &str,
-    certificate: &Path,
-    key: &Path,
+    (certificate, key): (&Path, &Path),
+    followed: &mut Vec<Followed>,
     problems: &mut Problems,
 ) -> Option<Source<KeyPair>> {
-    let pair = Reloading::key_pair(certificate, key).map(|pair| pair.source());
-    pair.map_err(|error| problems.add(field, error.to_string(), "give a PEM certificate and its own key")).ok()
+    match Reloading::key_pair(certificate, key) {
+        Ok(pair) => {
+            let source = pair.source();
+            followed.push(Followed::Keys(pair));
+            Some(source)
+        }
+        Err(error) => {
+            problems.add(field, error.to_string(), "give a PEM certificate and its own key");
+            None
+        }
+    }
 }
 
 pub(super) fn token_file(field: &str, file: &Path, problems: &mut Problems) -> TokenSource {

@@ -36,7 +36,7 @@ impl Identified {
         // What is left of it is an upgrade that may pass.
         let upgrade = headers.contains_key(header::UPGRADE);
         if let Some(id) = request_id.and_then(|id| HeaderValue::try_from(id.to_string()).ok()) {
-            headers.insert(AUDIT_ID, id);
+            headers.try_insert(AUDIT_ID, id).map_err(|full| Refusal::Impersonation(full.into()))?;
         }
         let switching = upgrade.then(|| hyper::upgrade::on(&mut request));
         Ok(Impersonated { request: request.map(RequestBody::from), switching, upgrade })

@@ -14,7 +14,10 @@ mod pool;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    header::{self, MaxSizeReached},
+};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::upgrade::Upgraded;
 use moorline_wire::Failure;
@@ -79,6 +82,9 @@ pub(crate) enum UpstreamError {
     /// It answered 401, which is about the agent: the user is only named to it.
     #[error("the kube-apiserver does not accept the agent's own credential (401)")]
     Credential,
+    /// The request has as many headers as can be, and lacks some that it needs.
+    #[error("the request has too many headers")]
+    TooManyHeaders,
     /// The connection broke, or the answer is not HTTP.
     #[error("the connection to the kube-apiserver broke before it answered")]
     Broken(#[source] hyper::Error),
@@ -104,6 +110,7 @@ impl UpstreamError {
             Self::Connect(error) => error.failure(),
             Self::ResponseTimeout(_) => Failure::UpstreamTimeout,
             Self::Credential => Failure::UpstreamCredential,
+            Self::TooManyHeaders => Failure::HeadTooLarge,
             Self::Broken(_) => Failure::UpstreamBroken,
         }
     }
@@ -127,10 +134,7 @@ impl Upstream {
         let patience = if request.answers_late() { None } else { Some(self.response_timeout) };
         let (upgrade, proxied) = (request.upgrade(), request.is_proxied());
         let mut request = request.into_request();
-        request.headers_mut().insert(header::HOST, self.host.clone());
-        if let Some(token) = self.credentials.bearer() {
-            request.headers_mut().insert(header::AUTHORIZATION, token);
-        }
+        self.address(request.headers_mut()).map_err(|_full| UpstreamError::TooManyHeaders)?;
         let answer = if upgrade { self.switch(request, patience).await? } else { self.send(request, patience).await? };
         match &answer {
             // The user was authenticated long before: it is the agent that is not known here.
@@ -142,16 +146,22 @@ impl Upstream {
         }
     }
 
+    /// Writes to whom the request goes, and the agent's own token. Never panics, however many headers there are.
+    fn address(&self, headers: &mut HeaderMap) -> Result<(), MaxSizeReached> {
+        headers.try_insert(header::HOST, self.host.clone())?;
+        if let Some(token) = self.credentials.bearer() {
+            headers.try_insert(header::AUTHORIZATION, token)?;
+        }
+        Ok(())
+    }
+
     /// A `GET` in the agent's own name, for the probes. The path is one of ours, never one of a user.
     pub(crate) async fn probe(&self, path: &'static str) -> Result<Bytes, ProbeError> {
         let asking = async {
             let mut request = Request::new(RequestBody::empty());
             *request.method_mut() = Method::GET;
             *request.uri_mut() = Uri::from_static(path);
-            request.headers_mut().insert(header::HOST, self.host.clone());
-            if let Some(token) = self.credentials.bearer() {
-                request.headers_mut().insert(header::AUTHORIZATION, token);
-            }
+            self.address(request.headers_mut()).map_err(|_full| UpstreamError::TooManyHeaders)?;
             let Answer::Response(response) = self.send(request, None).await? else {
                 return Err(ProbeError::Status(StatusCode::SWITCHING_PROTOCOLS, path));
             };
@@ -268,5 +278,31 @@ impl From<hyper::client::conn::TrySendError<Request<RequestBody>>> for NotSent {
             Some(unsent) => Self::Unsent(unsent),
             None => Self::Failed(UpstreamError::Broken(error.into_error())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+    use moorline_process::Registry;
+
+    use super::*;
+    use crate::credentials::TokenSource;
+
+    #[test]
+    fn a_full_head_is_an_error_and_no_panic() {
+        let metrics = Arc::new(Metrics::new(&Registry::new("test", "0")));
+        let token = TokenSource::Fixed(HeaderValue::from_static("Bearer t"));
+        let credentials = Arc::new(Credentials::new(token, Arc::clone(&metrics)).unwrap());
+        let target = Target { host: "127.0.0.1".to_owned(), port: 1, tls: None };
+        let upstream = Upstream::new(Config { target, response_timeout: PROBE_TIMEOUT }, credentials, metrics);
+        let mut headers = HeaderMap::new();
+        upstream.address(&mut headers).unwrap();
+        assert_eq!(headers.len(), 2);
+        headers.clear();
+        let names = (0..40_000).map(|number| HeaderName::try_from(format!("x-{number}")).unwrap());
+        let fit = names.take_while(|name| headers.try_insert(name, HeaderValue::from_static("v")).is_ok()).count();
+        assert!(fit < 40_000);
+        assert!(upstream.address(&mut headers).is_err());
     }
 }

@@ -101,3 +101,30 @@ fn a_secret_that_others_can_read_is_reported() {
     let text = state.fill(GROUP, now()).unwrap_err().to_string();
     assert!(text.contains("gateway-ca.key: is secret") && text.contains("chmod 600"), "{text}");
 }
+
+/// A crash at each step of making an authority: the next start has a whole one, and finishes what can be finished.
+#[test]
+fn an_authority_that_a_crash_left_half_made_is_finished() {
+    let whole = tempfile::tempdir().unwrap();
+    StateDir::new(whole.path()).fill(GROUP, now()).unwrap();
+    let read = |name: &str| fs::read(whole.path().join(name)).unwrap();
+    for certificate_too in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        create_private(&at("tunnel-ca.key.new"), &read("tunnel-ca.key")).unwrap();
+        if certificate_too {
+            create_private(&at("tunnel-ca.crt"), &read("tunnel-ca.crt")).unwrap();
+        }
+        let state = StateDir::new(dir.path());
+        state.fill(GROUP, now()).unwrap();
+        state.authority(Which::Tunnel).unwrap();
+        let kept = fs::read(at("tunnel-ca.key")).unwrap() == read("tunnel-ca.key");
+        assert_eq!(kept, certificate_too, "agents may hold certificates only of an authority that had one itself");
+        assert!(!at("tunnel-ca.key.new").exists());
+        assert_eq!(fs::metadata(at("tunnel-ca.key")).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    create_private(&dir.path().join("tunnel-ca.key.new"), &read("gateway-ca.key")).unwrap();
+    create_private(&dir.path().join("tunnel-ca.crt"), &read("tunnel-ca.crt")).unwrap();
+    assert!(StateDir::new(dir.path()).fill(GROUP, now()).is_err(), "somebody else's key is left alone");
+}

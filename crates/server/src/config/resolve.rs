@@ -27,8 +27,11 @@ impl Config {
         let mut found = Found::default();
         let state_dir = raw.state_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/moorline"));
         let state = StateDir::new(&state_dir);
+        let before = found.0.0.len();
         let tunnel_listen = found.listen("--tunnel-listen", raw.tunnel_listen.as_deref(), 9449);
-        let public = found.public_address(raw.public_tunnel_address.as_deref(), tunnel_listen);
+        // What cannot be read may well name the one address that is looked for.
+        let readable = (found.0.0.len() == before).then_some(tunnel_listen);
+        let public = found.public_address(raw.public_tunnel_address.as_deref(), readable);
         let (tunnel, gateway) = (tunnel(&mut found, &raw), gateway(&mut found, &raw));
         let gateway_keys = found.keys(raw.tls_cert_file, raw.tls_private_key_file);
         let config = Self {
@@ -115,12 +118,12 @@ impl Found {
         text.and_then(|text| self.read(flag, units::listen(text), LISTEN_REMEDY)).unwrap_or(default)
     }
 
-    fn public_address(&mut self, text: Option<&str>, listen: SocketAddr) -> Option<HostPort> {
+    fn public_address(&mut self, text: Option<&str>, listen: Option<SocketAddr>) -> Option<HostPort> {
         const FLAG: &str = "--public-tunnel-address";
         if let Some(text) = text {
             return self.read(FLAG, units::host_port(text), "write the HOST:PORT that agents reach the tunnel at");
         }
-        if listen.ip().is_unspecified() {
+        if let Some(listen) = listen.filter(|listen| listen.ip().is_unspecified()) {
             self.0.add(
                 FLAG,
                 format!("is not given, and --tunnel-listen {listen} is every address of this machine"),

@@ -90,3 +90,12 @@ fn files_of_a_second_start_are_checked_before_anything_starts() {
     assert!(text.contains("--token-auth-file") && text.contains("tokens.csv"), "{text}");
     assert!(!text.contains("secret-token"), "{text}");
 }
+
+#[test]
+fn an_address_that_cannot_be_read_is_the_only_problem() {
+    let dir = tempfile::tempdir().unwrap();
+    let listen = Some("nope".to_owned());
+    let wrong = RawConfig { tunnel_listen: listen, public_tunnel_address: None, ..raw(dir.path()) };
+    let problems = Config::resolve(wrong).unwrap_err().to_string();
+    assert!(problems.starts_with("--tunnel-listen: \"nope\"") && problems.lines().count() == 1, "{problems}");
+}
