@@ -3,7 +3,7 @@
 //! The composition root binds the listener and spawns [`serve`]. Nothing secret is told here, nothing can be changed
 //! here, and a caller that stalls costs one of a few connections for a few seconds.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -12,7 +12,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
 };
 
 use crate::{
@@ -22,8 +22,8 @@ use crate::{
     tasks::Tasks,
 };
 
-/// How many admin connections are served at once; a few probes and scrapers need no more. Others wait in the
-/// listener's backlog.
+/// How many admin connections are served at once; a few probes and scrapers need no more. One more takes the place of
+/// the oldest: a probe must be answered whoever else holds connections, or the kubelet ends a process that is well.
 pub const MAX_CONNECTIONS: usize = 32;
 
 /// How long a caller may take to send a request head, and how long a kept connection may idle between requests.
@@ -47,24 +47,25 @@ pub struct Admin {
 
 /// Answers probes and scrapes until the process is cancelled. To be spawned by the caller.
 pub async fn serve(listener: TcpListener, admin: Admin) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut open: VecDeque<JoinHandle<()>> = VecDeque::new();
     let admin = Arc::new(admin);
-    while let Some((stream, slot)) = accept(&listener, &slots, &admin.phases).await {
-        admin.tasks.spawn("admin-connection", connection(stream, slot, Arc::clone(&admin)));
+    while let Some(stream) = accept(&listener, &admin.phases).await {
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= MAX_CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        open.push_back(admin.tasks.spawn("admin-connection", connection(stream, Arc::clone(&admin))));
     }
 }
 
-/// The next connection and its slot, or `None` when the process is cancelled.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-    phases: &Phases,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+/// The next connection, or `None` when the process is cancelled.
+async fn accept(listener: &TcpListener, phases: &Phases) -> Option<TcpStream> {
     let next = async {
-        let slot = Arc::clone(slots).acquire_owned().await.ok()?;
         loop {
             match listener.accept().await {
-                Ok((stream, _peer)) => return Some((stream, slot)),
+                Ok((stream, _peer)) => return stream,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept on the admin door");
                     tokio::time::sleep(ACCEPT_BACKOFF).await;
@@ -73,13 +74,12 @@ async fn accept(
         }
     };
     tokio::select! {
-        accepted = next => accepted,
+        accepted = next => Some(accepted),
         () = phases.cancelled() => None,
     }
 }
 
-async fn connection(stream: TcpStream, slot: OwnedSemaphorePermit, admin: Arc<Admin>) {
-    let _slot = slot;
+async fn connection(stream: TcpStream, admin: Arc<Admin>) {
     let phases = admin.phases.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let response = respond(&request, &admin);

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError},
+    time::Duration,
 };
 
 use axum::{
@@ -29,6 +30,9 @@ use crate::{clock, front::Caller, state::State};
 
 /// Bytes of a request body: a name and at most 64 labels.
 const MAX_BODY: usize = 64 * 1024;
+
+/// How long they may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a caller wants, before its values are checked: a bad name is to be answered as such, not as bad JSON.
 #[derive(Deserialize)]
@@ -98,8 +102,10 @@ fn parse(state: &State, name: &str) -> Answer<ClusterName> {
 }
 
 async fn read(state: &State, body: Body) -> Answer<(ClusterName, BTreeMap<String, String>)> {
-    let body = axum::body::to_bytes(body, MAX_BODY).await.ok().ok_or_else(|| {
-        let why = format!("the request body could not be read, or has more than {MAX_BODY} bytes");
+    let reading = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY)).await;
+    let body = reading.ok().and_then(Result::ok).ok_or_else(|| {
+        let why =
+            format!("the request body could not be read within {BODY_TIMEOUT:?}, or has more than {MAX_BODY} bytes");
         Failure::from(Status::failure(413, Reason::RequestEntityTooLarge, why))
     })?;
     let Wanted { name, labels } = serde_json::from_slice(&body)

@@ -165,8 +165,11 @@ impl Admission {
             Err(_elapsed) => {
                 Err(Refusal::new(CloseReason::HelloTimeout, format!("no complete hello within {limit:?}")))
             }
-            Ok(Err(why)) => Err(Refusal::new(CloseReason::ProtocolError, why)),
-            Ok(Ok(Message::Hello(hello))) => Ok(hello),
+            Ok(Err(why)) => Err(Refusal::new(CloseReason::ProtocolError, super::session::bounded(why))),
+            // What it says of itself goes into refusals and log lines.
+            Ok(Ok(Message::Hello(hello))) => {
+                Ok(Hello { agent_version: super::session::bounded(hello.agent_version), ..hello })
+            }
             Ok(Ok(other)) => {
                 let why = format!("the first message must be a hello, not {:?}", other.kind());
                 Err(Refusal::new(CloseReason::ProtocolError, why))

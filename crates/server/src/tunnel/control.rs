@@ -23,6 +23,7 @@ use tokio::{
 
 use super::{
     heartbeat::{Due, Heart},
+    listener::Rate,
     orders::Order,
     session::{Session, Upstream},
 };
@@ -38,6 +39,9 @@ const GOODBYE: Duration = Duration::from_millis(250);
 /// unless it was the agent that ended this one stream.
 const REASON: Duration = Duration::from_millis(50);
 
+/// Log lines a second that one agent's words may fill, with a burst of two seconds' worth; more are left out.
+const LINES: u32 = 4;
+
 /// One session's control task.
 pub(super) struct Control {
     state: Arc<State>,
@@ -51,6 +55,8 @@ pub(super) struct Control {
     /// What was decided, and when the connection is cut.
     parting: Option<(Ending, Instant)>,
     ending: Option<Ending>,
+    /// For log lines that the agent causes: it decides how many messages it sends.
+    lines: Rate,
     _place: OwnedSemaphorePermit,
 }
 
@@ -103,6 +109,7 @@ impl Control {
             heart,
             parting: None,
             ending: None,
+            lines: Rate::new(LINES, Instant::now()),
             _place: place,
         }
     }
@@ -246,17 +253,21 @@ impl Control {
                 self.hear_upstream(upstream, status.kubernetes_version, status.cluster_uid);
             }
             Message::GoAway(leave) => {
-                tracing::info!(
-                    cluster = %self.cluster.name(), session = %self.session.id(), reason = %leave.reason,
-                    "the agent goes away: nothing new is sent to it"
-                );
+                if self.lines.take(Instant::now()) {
+                    tracing::info!(
+                        cluster = %self.cluster.name(), session = %self.session.id(), reason = %leave.reason,
+                        "the agent goes away: nothing new is sent to it"
+                    );
+                }
                 self.session.leave();
                 self.cluster.refresh();
             }
-            Message::Error(error) => {
+            Message::Error(error) if self.lines.take(Instant::now()) => {
+                let error = super::session::bounded(error.message);
                 let (cluster, session) = (self.cluster.name(), self.session.id());
-                tracing::warn!(%cluster, %session, error = error.message, "the agent did not understand a message");
+                tracing::warn!(%cluster, %session, error, "the agent did not understand a message");
             }
+            Message::Error(_) => {}
             Message::Unknown(kind) => self.send(&Message::Error(ProtocolError {
                 message: "this version of the server does not know messages of this type".to_owned(),
                 message_type: Some(kind),
@@ -278,12 +289,13 @@ impl Control {
     }
 
     fn hear_upstream(&mut self, upstream: Upstream, version: Option<String>, uid: Option<String>) {
-        let news = self.session.tell(upstream.clone(), version, uid);
+        let news = self.session.tell(upstream.clone(), version, uid) && self.lines.take(Instant::now());
         self.cluster.refresh();
         let (cluster, session) = (self.cluster.name(), self.session.id());
         match upstream {
             Upstream::Well if news => tracing::info!(%cluster, %session, "the agent reaches its kube-apiserver"),
             Upstream::Failing(reason) if news => {
+                let reason = super::session::bounded(reason);
                 tracing::warn!(%cluster, %session, reason, "the agent cannot reach its kube-apiserver");
             }
             Upstream::Well | Upstream::Failing(_) | Upstream::Untold => {}

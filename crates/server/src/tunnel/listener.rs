@@ -141,21 +141,21 @@ fn is_the_peers(error: &io::Error) -> bool {
     )
 }
 
-/// A bucket of handshakes: filled at a steady rate, with room for two seconds' worth.
+/// A bucket of handshakes, or of log lines: filled at a steady rate, with room for two seconds' worth.
 #[derive(Debug)]
-struct Rate {
+pub(super) struct Rate {
     per_second: f64,
     level: f64,
     at: Instant,
 }
 
 impl Rate {
-    fn new(per_second: u32, now: Instant) -> Self {
+    pub(super) fn new(per_second: u32, now: Instant) -> Self {
         let per_second = f64::from(per_second);
         Self { per_second, level: per_second * 2.0, at: now }
     }
 
-    fn take(&mut self, now: Instant) -> bool {
+    pub(super) fn take(&mut self, now: Instant) -> bool {
         let filled = self.level + now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
         self.level = filled.min(self.per_second * 2.0);
         self.at = now;

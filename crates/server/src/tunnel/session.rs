@@ -224,7 +224,7 @@ impl fmt::Debug for Session {
 }
 
 /// What an agent says is kept for as long as its session lives, so not at any length.
-fn bounded(mut text: String) -> String {
+pub(super) fn bounded(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(moorline_wire::limits::TEXT));
     text.shrink_to_fit();
     text

@@ -263,3 +263,29 @@ fn other_incoming() -> moorline_mux::Incoming {
     let (one, _other) = tokio::io::duplex(1);
     moorline_mux::session(one, moorline_mux::Config::new(moorline_mux::Role::Client)).1
 }
+
+#[tokio::test]
+async fn an_agent_that_talks_all_the_time_does_not_fill_the_log() {
+    const WORDS: usize = 400;
+    let logs = Logs::capture();
+    let house = House::start().await;
+    let credentials = east(&house).await;
+    let mut agent = Agent::connect(&house, &credentials).await;
+    for number in 0..WORDS {
+        let status = moorline_wire::AgentStatus {
+            upstream_ok: false,
+            upstream_reason: Some(format!("chatter number {number}")),
+            kubernetes_version: None,
+            cluster_uid: None,
+        };
+        agent.say(&Message::Status(status)).await;
+    }
+    agent.say_healthy().await;
+    let _agent = agent.live("well");
+    let user = house.user();
+    eventually(LIMIT, async || user.cluster("east").await.status.connected.then_some(())).await.unwrap();
+    let told = |line: &&moorline_testkit::logs::Line| line.text.contains("chatter number");
+    let lines = logs.lines().iter().filter(told).count();
+    assert!((1..WORDS / 2).contains(&lines), "{lines} lines");
+    drop(house.ended().await);
+}
