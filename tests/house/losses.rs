@@ -80,7 +80,7 @@ async fn rest(mut body: Incoming) -> (Vec<u8>, bool) {
 async fn f16_a_watch_that_is_lost_between_events_ends_in_order_and_is_taken_up_by_one_request() {
     let house = House::new().await;
     for (round, http2) in [false, true].into_iter().enumerate() {
-        let mut watch = house.body(http2, "ticks?watch=true").await;
+        let mut watch = house.body(http2, "api/v1/watch/ticks").await;
         for _ in 0..5 {
             assert!(watch.frame().await.unwrap().is_ok());
         }
@@ -88,13 +88,13 @@ async fn f16_a_watch_that_is_lost_between_events_ends_in_order_and_is_taken_up_b
         let (events, whole) = rest(watch).await;
         assert!(whole && (events.is_empty() || events.ends_with(b"}\n")), "{whole} {events:?}");
         house.server.connected("east").await.unwrap();
-        let mut again = house.body(http2, "ticks?watch=true").await;
+        let mut again = house.body(http2, "api/v1/watch/ticks").await;
         assert!(again.frame().await.unwrap().is_ok());
-        assert_eq!(house.upstream.seen("/ticks").len(), 2 * (round + 1), "one request took it up");
+        assert_eq!(house.upstream.seen("/api/v1/watch/ticks").len(), 2 * (round + 1), "one request took it up");
         drop(again);
         until("it has ended upstream", async || house.upstream.running() == 0).await;
         // In the middle of an event it must not look like an end.
-        let (_half, whole) = rest(house.body(http2, "cut-chunked/3000000?watch=true").await).await;
+        let (_half, whole) = rest(house.body(http2, "api/v1/watch/cut-chunked/3000000").await).await;
         assert!(!whole, "half an event and a clean end");
     }
 }

@@ -25,7 +25,7 @@ async fn f03_a_silently_cut_link_is_found_and_what_ran_on_it_ends() {
     let _agent = Agent::start(&created, link.address(), &upstream.url(), |_| {}).unwrap();
     server.connected("east").await.unwrap();
     let user = server.admin_client().unwrap();
-    let watch = user.send(user.request(Method::GET, "/clusters/east/ticks?watch=true")).await.unwrap();
+    let watch = user.send(user.request(Method::GET, "/clusters/east/api/v1/watch/ticks")).await.unwrap();
     let mut waiting = JoinSet::new();
     let caller = user.clone();
     waiting.spawn(async move { caller.get("/clusters/east/hang").await });

@@ -49,6 +49,8 @@ impl Seen {
 
 /// The running server; dropping it ends it and its connections.
 ///
+/// Behind `/api/v1/watch` each of them is a watch to whoever reads paths as kube-apiserver does.
+///
 /// | path | answer |
 /// | --- | --- |
 /// | `/bytes/N` | N zero bytes, streamed |
@@ -191,7 +193,8 @@ async fn serve(socket: TcpStream, state: Arc<State>, headers: usize) {
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Body>, io::Error> {
     remember(&state, &request);
     let running = Counted::new(&state, |state| &state.running);
-    let path = request.uri().path().to_owned();
+    let whole = request.uri().path().to_owned();
+    let path = whole.strip_prefix("/api/v1/watch").unwrap_or(&whole);
     let upgrade = request.headers().contains_key(header::UPGRADE);
     match path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), "")) {
         ("bytes", count) => Ok(zeroes(number(count), running)),
