@@ -9,7 +9,6 @@
 mod accept;
 mod identify;
 mod impersonate;
-mod pace;
 mod respond;
 mod upgrade;
 pub(crate) mod upstream;
@@ -23,6 +22,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use moorline_impersonation::Narrowing;
 use moorline_model::RequestId;
+use moorline_mux::Pace;
 use moorline_process::{Phase, Phases, Work};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -31,7 +31,6 @@ use tokio::{
 
 pub(crate) use accept::stream;
 use identify::Arrived;
-use pace::Pace;
 use respond::Refusal;
 pub(crate) use respond::{AnswerBody, Chain};
 use upgrade::Splice;

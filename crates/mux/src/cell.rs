@@ -48,6 +48,8 @@ pub(crate) struct Ends {
     /// its own, but loses them with its half of the stream.
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
+    /// Who waits for the stream to be shed and for nothing else.
+    pub(crate) watcher: Option<Waker>,
 }
 
 impl Ends {
@@ -109,6 +111,9 @@ impl Cell {
         ledger.retire(self, ends.fin_queued);
         drop(engine);
         ends.wake_both();
+        if let Some(watcher) = ends.watcher.take() {
+            watcher.wake();
+        }
         true
     }
 

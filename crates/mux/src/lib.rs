@@ -38,6 +38,7 @@ mod handle;
 mod incoming;
 mod ledger;
 mod lock;
+mod pace;
 mod ping;
 mod places;
 mod session;
@@ -52,10 +53,11 @@ pub use config::{Config, ConfigError, Role};
 pub use driver::Driver;
 pub use handle::{Handle, OpenError};
 pub use incoming::Incoming;
+pub use pace::{Pace, Paced};
 pub use session::session;
 pub use splice::{Spliced, Splicing, splice};
 pub use stats::Stats;
-pub use stream::Stream;
+pub use stream::{ShedWatch, Stream};
 
 #[cfg(test)]
 mod tests;

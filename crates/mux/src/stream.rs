@@ -46,6 +46,12 @@ impl Stream {
         self.cell.id
     }
 
+    /// Tells of the stream's being shed, also to those who do not read it.
+    #[must_use]
+    pub fn watch(&self) -> ShedWatch {
+        ShedWatch(Arc::clone(&self.cell))
+    }
+
     /// Gives the stream up now. The same as dropping it, said aloud.
     pub fn reset(self) {
         drop(self);
@@ -60,6 +66,29 @@ impl Stream {
             "the session of this stream has ended"
         };
         io::Error::new(io::ErrorKind::ConnectionReset, why)
+    }
+}
+
+/// Learns that a stream was shed: reset here, because its session or the process held too much that nobody read. For
+/// whoever passes a stream on to a reader that is stuck: what is held for that reader can be let go as well.
+#[derive(Clone)]
+pub struct ShedWatch(Arc<Cell>);
+
+impl ShedWatch {
+    /// Ready once the stream was shed; until then the task is woken when it is. Only the last task that asked is woken.
+    pub fn poll_shed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut ends = lock(&self.0.ends);
+        if ends.shed {
+            return Poll::Ready(());
+        }
+        remember(&mut ends.watcher, cx);
+        Poll::Pending
+    }
+}
+
+impl fmt::Debug for ShedWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShedWatch").field("id", &self.0.id).finish_non_exhaustive()
     }
 }
 

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use moorline_mtls::{HttpsConnector, KeyPair, Roots};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// How long anything may take before the test that waits for it fails.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -128,7 +128,19 @@ impl Client {
     /// # Errors
     /// When it cannot be made within [`LIMIT`].
     pub async fn tls(&self, alpn: &'static [&'static [u8]]) -> Result<moorline_mtls::ClientStream<TcpStream>> {
-        let socket = TcpStream::connect(self.gateway).await.context("connecting to the gateway")?;
+        self.tls_over(TcpSocket::new_v4()?, alpn).await
+    }
+
+    /// The same over a socket that was prepared: with a small receive buffer, for a user who reads slowly.
+    ///
+    /// # Errors
+    /// When it cannot be made within [`LIMIT`].
+    pub async fn tls_over(
+        &self,
+        socket: TcpSocket,
+        alpn: &'static [&'static [u8]],
+    ) -> Result<moorline_mtls::ClientStream<TcpStream>> {
+        let socket = socket.connect(self.gateway).await.context("connecting to the gateway")?;
         socket.set_nodelay(true)?;
         let connector = HttpsConnector::new(self.roots.clone(), self.keys.clone().map(Into::into), alpn);
         connector.connect(socket, "localhost", LIMIT).await.context("TLS with the gateway")

@@ -6,11 +6,11 @@ use std::{convert::Infallible, sync::Arc};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use moorline_mux::Stream;
+use moorline_mux::{Paced, Stream};
 use moorline_wire::limits;
 use tokio_util::sync::CancellationToken;
 
-use super::{IDLE, Line, Service, pace::Paced};
+use super::{IDLE, Line, Service};
 
 /// Serves a stream until it ends. After `draining` it ends with the request that runs, or at once if none does.
 pub(crate) async fn stream(stream: Stream, service: Arc<Service>, draining: CancellationToken) {

@@ -15,12 +15,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, he
 use http_body::{Body, Frame, SizeHint};
 use moorline_impersonation::{ApplyError, Narrowed};
 use moorline_model::Status;
+use moorline_mux::Pace;
 use moorline_wire::{Failure, IdentityError, headers};
 use thiserror::Error;
 
 use super::{
     Running,
-    pace::Pace,
     upstream::{ResponseBody, UpstreamError},
 };
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use moorline_mux::{Spliced, Splicing};
+use moorline_mux::{Paced, Spliced, Splicing};
 use socket2::SockRef;
 
 use super::{Running, upstream::Io};
@@ -52,8 +52,8 @@ impl Splice {
 
 /// Ends a connection so that the other side sees a failure, not an end of input.
 fn abort(upgraded: Upgraded) {
-    let Ok(parts) = upgraded.downcast::<TokioIo<Io>>() else { return };
-    let tcp = match parts.io.inner() {
+    let Ok(parts) = upgraded.downcast::<TokioIo<Paced<Io>>>() else { return };
+    let tcp = match parts.io.inner().inner() {
         Io::Left(tcp) => tcp,
         Io::Right(tls) => tls.io(),
     };

@@ -15,6 +15,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use moorline_mux::Pace;
 use thiserror::Error;
 
 use super::{
@@ -94,6 +95,9 @@ pub(crate) enum BodyError {
     /// The tunnel broke, or the agent cut the response.
     #[error("the response of the cluster was cut")]
     Lost(#[source] hyper::Error),
+    /// Nobody read it, and too much was held for such.
+    #[error("the response of the cluster was given up, as nobody read it")]
+    Shed,
     /// A watch, in the middle of an event for all that is known.
     #[error("this server is about to stop")]
     Draining,
@@ -151,6 +155,17 @@ impl Watch {
             (true, true, true) => Some(Ok(())),
             (true, _, false) => Some(Err(BodyError::Draining)),
         }
+    }
+}
+
+impl Body {
+    /// Ready when it ends although nobody takes anything of it.
+    fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        let Self::Proxied(proxied) = self else { return Poll::Pending };
+        let Some(lease) = &proxied.lease else { return Poll::Pending };
+        ready!(lease.poll_shed(cx));
+        proxied.end(End::Lost);
+        Poll::Ready(BodyError::Shed)
     }
 }
 
@@ -232,5 +247,44 @@ impl http_body::Body for Body {
             Self::Proxied(proxied) => proxied.incoming.size_hint(),
             Self::Control(body) => body.size_hint(),
         }
+    }
+}
+
+/// A body that waits for the one connection that it is written to, so that little of it gathers there for a user who
+/// does not read; and that ends the connection when what it waits with was given up.
+pub(super) struct PacedBody {
+    body: Body,
+    pace: Arc<Pace>,
+}
+
+impl PacedBody {
+    pub(super) fn new(body: Body, pace: Arc<Pace>) -> Self {
+        Self { body, pace }
+    }
+}
+
+impl http_body::Body for PacedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.pace.poll_ready(cx).is_pending() {
+            return self.body.poll_given_up(cx).map(|error| Some(Err(error)));
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            self.pace.gave(data.len());
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

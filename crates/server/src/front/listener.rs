@@ -5,6 +5,7 @@
 
 use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
+use futures_util::TryFutureExt as _;
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -12,6 +13,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use moorline_mtls::{GatewayAcceptor, ServerStream};
+use moorline_mux::{Pace, Paced};
 use moorline_process::{Phase, Tasks};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -24,6 +26,7 @@ use crate::state::State;
 
 use super::{
     authn::CertificateUser,
+    body::PacedBody,
     doors::{Doors, Place},
     metrics::Metrics,
     request::{MAX_HEAD, MAX_HEADERS},
@@ -37,8 +40,8 @@ const HARD_MAX_HEADERS: usize = MAX_HEADERS + 32;
 /// Bytes of a head that hyper still reads, for the same reason.
 const HARD_MAX_HEAD: usize = MAX_HEAD + 32 * 1024;
 
-/// Bytes buffered of an HTTP/1 connection: the largest head. No more, since hyper also gathers this much of an answer for
-/// a user who does not read it.
+/// Bytes buffered of an HTTP/1 connection: the largest head. How much of a response waits for a user who does not read it
+/// is for the [`Pace`] to bound.
 const MAX_BUFFER: usize = HARD_MAX_HEAD;
 
 /// Requests at once on one HTTP/2 connection, the default of Go's and kube-apiserver's servers.
@@ -67,6 +70,10 @@ const H2_PING_ANSWER: Duration = Duration::from_secs(20);
 /// When TCP asks a silent peer whether it is there, and how long sent bytes may stay unacknowledged.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 const TCP_UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+
+/// Bytes that the kernel may hold unsent of one connection, which without a bound grow to megabytes for a user who does
+/// not read.
+const TCP_UNSENT: u32 = 128 * 1024;
 
 /// From the end of the handshake to the first request of a user who is known, less than between later ones: whoever
 /// connects wants something, and who gets only 401 comes back over another connection.
@@ -204,17 +211,22 @@ where
     if stream.alpn() == Some(b"h2") {
         serve_h2(TokioIo::new(stream), served, shared).await;
     } else {
-        serve_h1(TokioIo::new(stream), served, shared).await;
+        serve_h1(stream, served, shared).await;
     }
 }
 
 /// Serves HTTP/1.1 on a stream.
 pub(super) async fn serve_h1<IO>(io: IO, served: Arc<Served>, shared: &Shared)
 where
-    IO: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let answering = Arc::clone(&served);
-    let service = service_fn(move |request: http::Request<Incoming>| Arc::clone(&answering).answer(request));
+    let pace = Arc::new(Pace::default());
+    let io = TokioIo::new(Paced::new(io, Arc::clone(&pace)));
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let (answer, pace) = (Arc::clone(&answering).answer(request), Arc::clone(&pace));
+        answer.map_ok(move |response| response.map(|body| PacedBody::new(body, pace)))
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // Runs from the end of one request to the head of the next.
@@ -339,7 +351,10 @@ fn tune(socket: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE / 3))?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(TCP_UNACKNOWLEDGED))?;
+    {
+        socket.set_tcp_user_timeout(Some(TCP_UNACKNOWLEDGED))?;
+        socket.set_tcp_notsent_lowat(TCP_UNSENT)?;
+    }
     Ok(())
 }
 

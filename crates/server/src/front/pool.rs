@@ -6,12 +6,13 @@
 use std::{
     fmt, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use moorline_mux::{Handle, OpenError};
+use moorline_mux::{Handle, OpenError, Paced, ShedWatch, Stream};
 use moorline_process::Tasks;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -29,8 +30,7 @@ pub(crate) const IDLE: Duration = Duration::from_secs(60);
 /// How often idle streams are looked at.
 const SWEEP: Duration = Duration::from_secs(15);
 
-/// Bytes of a response head that are taken from an agent: kube-apiserver's are below 2 KiB. As much of a body is read
-/// ahead of a user who does not take it.
+/// Bytes of a response head that are taken from an agent: kube-apiserver's are below 2 KiB.
 const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 
 /// What all pools have in common.
@@ -58,12 +58,14 @@ struct IdleStreams {
 
 struct Idle {
     sender: SendRequest<RequestBody>,
+    watch: ShedWatch,
     since: Instant,
 }
 
 /// A stream in use. Dropping it resets the stream, whatever runs on it.
 pub(crate) struct Lease {
     sender: SendRequest<RequestBody>,
+    watch: ShedWatch,
     home: Option<Arc<Pool>>,
 }
 
@@ -91,14 +93,14 @@ impl Pool {
 
     /// An idle stream, the one used last first: it is the least likely to be gone.
     pub(super) fn idle(self: &Arc<Self>) -> Option<Lease> {
-        let sender = {
+        let Idle { sender, watch, .. } = {
             let mut idle = self.locked();
             idle.streams.retain(|stream| !stream.sender.is_closed());
             let ready = idle.streams.iter().rposition(|stream| stream.sender.is_ready())?;
-            idle.streams.remove(ready).sender
+            idle.streams.remove(ready)
         };
         self.context.metrics.pool_hits.inc();
-        Some(Lease { sender, home: Some(Arc::clone(self)) })
+        Some(Lease { sender, watch, home: Some(Arc::clone(self)) })
     }
 
     /// A new stream that comes back here after use.
@@ -106,10 +108,10 @@ impl Pool {
     /// # Errors
     /// [`StreamError`]; nothing was sent.
     pub(super) async fn open(self: &Arc<Self>) -> Result<Lease, StreamError> {
-        let (sender, connection) = self.connect().await?;
+        let (sender, watch, connection) = self.connect().await?;
         self.context.metrics.opened_pooled.inc();
         self.context.tasks.spawn("gateway-stream", async move { ended(connection.await) });
-        Ok(Lease { sender, home: Some(Arc::clone(self)) })
+        Ok(Lease { sender, watch, home: Some(Arc::clone(self)) })
     }
 
     /// A new stream for one request only, which may be an upgrade.
@@ -117,21 +119,24 @@ impl Pool {
     /// # Errors
     /// [`StreamError`]; nothing was sent.
     pub(super) async fn open_own(self: &Arc<Self>) -> Result<Lease, StreamError> {
-        let (sender, connection) = self.connect().await?;
+        let (sender, watch, connection) = self.connect().await?;
         self.context.metrics.opened_own.inc();
         self.context.tasks.spawn("gateway-stream", async move { ended(connection.with_upgrades().await) });
-        Ok(Lease { sender, home: None })
+        Ok(Lease { sender, watch, home: None })
     }
 
-    async fn connect(&self) -> Result<(SendRequest<RequestBody>, Connection), StreamError> {
+    async fn connect(&self) -> Result<(SendRequest<RequestBody>, ShedWatch, Connection), StreamError> {
         let stream = self.handle.open().await.map_err(StreamError::Open)?;
+        let watch = stream.watch();
         let mut http = http1::Builder::new();
         // A stream of the multiplexer copies what it is given, so gathering slices would copy twice.
         http.writev(false).max_header_size(MAX_RESPONSE_HEAD).max_buf_size(MAX_RESPONSE_HEAD);
-        http.handshake(TokioIo::new(stream)).await.map_err(StreamError::Http)
+        let shaken = http.handshake(TokioIo::new(Paced::reading(stream))).await;
+        let (sender, connection) = shaken.map_err(StreamError::Http)?;
+        Ok((sender, watch, connection))
     }
 
-    fn put(self: &Arc<Self>, sender: SendRequest<RequestBody>) {
+    fn put(self: &Arc<Self>, sender: SendRequest<RequestBody>, watch: ShedWatch) {
         if sender.is_closed() || !self.handle.is_open() {
             return;
         }
@@ -139,7 +144,7 @@ impl Pool {
         if idle.streams.len() >= MAX_IDLE {
             return;
         }
-        idle.streams.push(Idle { sender, since: Instant::now() });
+        idle.streams.push(Idle { sender, watch, since: Instant::now() });
         if !mem::replace(&mut idle.swept, true) {
             drop(idle);
             let sweeping = sweep(Arc::downgrade(self), self.handle.clone());
@@ -170,7 +175,7 @@ impl Pool {
     }
 }
 
-type Connection = http1::Connection<TokioIo<moorline_mux::Stream>, RequestBody>;
+type Connection = http1::Connection<TokioIo<Paced<Stream>>, RequestBody>;
 
 impl Lease {
     /// What sends a request on this stream.
@@ -181,8 +186,13 @@ impl Lease {
     /// The response was read to its end: the stream can carry another request, if it was made for that.
     pub(super) fn give_back(self) {
         if let Some(home) = self.home {
-            home.put(self.sender);
+            home.put(self.sender, self.watch);
         }
+    }
+
+    /// Ready when the stream was reset here, because nobody took what it brought and too much was held for all such.
+    pub(super) fn poll_shed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.watch.poll_shed(cx)
     }
 }
 

@@ -17,6 +17,7 @@ use hyper::{
     client::conn::{TrySendError, http1},
 };
 use hyper_util::rt::TokioIo;
+use moorline_mux::Paced;
 use tokio::time::Instant;
 
 use super::{
@@ -34,7 +35,7 @@ const MAX_IDLE: usize = 64;
 /// How often idle connections are looked through.
 const REAP_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The largest head of an answer, and the most that is read ahead of a slow user for each request, in bytes.
+/// The largest head of an answer, in bytes.
 const READ_BUFFER: usize = 128 * 1024;
 
 type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
@@ -81,7 +82,7 @@ impl Pool {
 
     /// A new connection.
     pub(super) async fn connect(&self, upgrade: bool) -> Result<Connection, ConnectError> {
-        let io = TokioIo::new(self.target.connect().await?);
+        let io = TokioIo::new(Paced::reading(self.target.connect().await?));
         let (sender, connection) = self.builder.handshake(io).await.map_err(ConnectError::Setup)?;
         let driver: Driver = if upgrade { Box::pin(connection.with_upgrades()) } else { Box::pin(connection) };
         Ok(Connection { sender, driver: Some(driver), failure: None })

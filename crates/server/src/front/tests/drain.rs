@@ -54,7 +54,7 @@ async fn a_request_that_comes_too_late_is_told_so() {
     let (shutdown, state, _agent) = house.shut_down();
     state.phases.reached(Phase::Draining).await;
     // A connection whose handshake ended in the last moment.
-    let serving = super::super::listener::serve_h1(hyper_util::rt::TokioIo::new(gateway), served, &shared);
+    let serving = super::super::listener::serve_h1(gateway, served, &shared);
     let asking = async {
         let mut late = super::user::User::h1(client, &state.tasks).await;
         late.get("/clusters/east/api").await

@@ -119,8 +119,7 @@ impl House {
         let (user, gateway) = tokio::io::duplex(64 * 1024);
         let shared = Arc::clone(&self.shared);
         let served = self.served();
-        let serving =
-            self.tasks.spawn("served", async move { listener::serve_h1(TokioIo::new(gateway), served, &shared).await });
+        let serving = self.tasks.spawn("served", async move { listener::serve_h1(gateway, served, &shared).await });
         (user, serving)
     }
 
