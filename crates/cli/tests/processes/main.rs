@@ -7,7 +7,6 @@ mod descriptors;
 mod ends;
 mod house;
 mod leaks;
-mod memory;
 mod namespace;
 mod network;
 mod program;

@@ -74,16 +74,14 @@ impl Program {
         status.unwrap_or_else(|late| panic!("it runs on, {late}\n{}", self.said(&[]).join("\n"))).code()
     }
 
-    /// A line of its memory in `/proc`, in bytes: `VmRSS`, `VmHWM`.
-    pub(crate) fn memory(&self, line: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
-        found.unwrap().split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+    /// Its number, under which `/proc` tells of it.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// How many file descriptors it has open.
     pub(crate) fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+        std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()
     }
 }
 

@@ -1,7 +1,16 @@
 //! What bodies that are large, and readers that stop, make each process hold.
 //!
 //! The bounds are made of the budgets that have names elsewhere; what is measured against them is the most that a process
-//! ever held, above what it held when idle.
+//! ever held, above what it held when idle. A program of its own, so that the tests of what happens in time do not run
+//! beside this load.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+#[expect(dead_code, reason = "shared with the tests of processes, which use the rest")]
+#[path = "../processes/house.rs"]
+mod house;
+#[expect(dead_code, reason = "shared with the tests of processes, which use the rest")]
+#[path = "../processes/program.rs"]
+mod program;
 
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, StreamBody};
@@ -15,10 +24,8 @@ use tokio::{
     net::TcpSocket,
 };
 
-use super::{
-    house::{Agent, Server, until},
-    program::Program,
-};
+use house::{Agent, Server, until};
+use program::Program;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -64,7 +71,7 @@ impl House {
         let upstream = Upstream::start().await.unwrap();
         let agent = Agent::start(&server.create("east").await, server.tunnel, &upstream).await;
         server.connected("east").await;
-        let idle = (server.program.memory("VmRSS"), agent.program.memory("VmRSS"));
+        let idle = (memory(&server.program, "VmRSS:"), memory(&agent.program, "VmRSS:"));
         Self { server, agent, upstream, idle }
     }
 
@@ -84,12 +91,19 @@ impl House {
     /// Holds the most that each process ever held against what it may.
     #[expect(clippy::print_stdout, reason = "the figures, for whoever asks with --nocapture")]
     fn within(&self, what: &str, (most_server, most_agent): (u64, u64)) {
-        let above = |program: &Program, idle: u64| program.memory("VmHWM").saturating_sub(idle);
+        let above = |program: &Program, idle: u64| memory(program, "VmHWM:").saturating_sub(idle);
         let (server, agent) = (above(&self.server.program, self.idle.0), above(&self.agent.program, self.idle.1));
         println!("{what}: server {} MiB, agent {} MiB above idle", server / MIB, agent / MIB);
         assert!(server < most_server, "{what}: the server held {} KiB above idle", server / KIB);
         assert!(agent < most_agent, "{what}: the agent held {} KiB above idle", agent / KIB);
     }
+}
+
+/// A line of a process's memory in `/proc`, in bytes.
+fn memory(program: &Program, line: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", program.id())).unwrap();
+    let found = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();
+    found.split_whitespace().next().unwrap().parse::<u64>().unwrap() * KIB
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below where it begins")]
