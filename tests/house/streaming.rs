@@ -212,6 +212,30 @@ async fn f12_whoever_hangs_up_ends_the_request_upstream() {
 }
 
 #[tokio::test]
+async fn f12_an_upload_that_nobody_reads_ends_with_its_user() {
+    let house = House::new().await;
+    let user = house.user(ALICE);
+    let mut connection = user.connect_http2().await.unwrap();
+    let piece = bytes::Bytes::from(vec![0; 256 * 1024]);
+    let endless = futures_util::stream::repeat_with(move || Ok(Frame::data(piece.clone())));
+    let body = http_body_util::BodyExt::boxed(StreamBody::new(endless));
+    let request = user.request(Method::POST, "/clusters/east/hang").map(|_| body);
+    let waiting = tokio::time::timeout(Duration::from_secs(2), connection.send(request)).await;
+    assert!(waiting.is_err(), "somebody answered");
+    assert_eq!(house.upstream.running(), 1);
+    drop(connection);
+    // The kube-apiserver itself hears of it when it next reads.
+    until("the server is done", async || {
+        house.server.metric("moorline_gateway_requests_running", &[]).await.unwrap() == 0.0
+    })
+    .await;
+    until("the agent is done", async || {
+        house.agent.metric("moorline_agent_requests_running", &[]).await.unwrap() == 0.0
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn f12_five_hundred_cancelled_watches_leave_nothing_behind() {
     let house = House::new().await;
     let user = house.user(ALICE);

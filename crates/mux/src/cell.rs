@@ -42,13 +42,15 @@ pub(crate) struct Ends {
     /// Our FIN is queued or sent.
     pub(crate) fin_queued: bool,
     pub(crate) shed: bool,
+    /// The session has ended.
+    pub(crate) cut: bool,
     /// On the gate's list already.
     pub(crate) gated: bool,
     /// Who to wake if the stream is shed, the gate opens or the session ends. The engine has wakers of
     /// its own, but loses them with its half of the stream.
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
-    /// Who waits for the stream to be shed and for nothing else.
+    /// Who waits for the stream to be shed or given up, whatever else is done with it meanwhile.
     pub(crate) watcher: Option<Waker>,
 }
 
@@ -64,8 +66,8 @@ impl Ends {
         Poll::Ready(Ok(()))
     }
 
-    pub(crate) fn wake_both(&mut self) {
-        for waker in [self.reader.take(), self.writer.take()].into_iter().flatten() {
+    pub(crate) fn wake_all(&mut self) {
+        for waker in [self.reader.take(), self.writer.take(), self.watcher.take()].into_iter().flatten() {
             waker.wake();
         }
     }
@@ -110,10 +112,7 @@ impl Cell {
         ends.shed = true;
         ledger.retire(self, ends.fin_queued);
         drop(engine);
-        ends.wake_both();
-        if let Some(watcher) = ends.watcher.take() {
-            watcher.wake();
-        }
+        ends.wake_all();
         true
     }
 
@@ -143,8 +142,13 @@ impl Cell {
         self.is(FIN_IN)
     }
 
-    pub(crate) fn mark_reset_in(&self) {
+    /// The peer reset the stream. Locks the stream's ends, so never to be called with the ledger locked.
+    pub(crate) fn reset_by_peer(&self) {
         self.mark(RESET_IN);
+        // Reader and writer are woken by the engine, which hears of it next.
+        if let Some(watcher) = lock(&self.ends).watcher.take() {
+            watcher.wake();
+        }
     }
 
     pub(crate) fn reset_in(&self) -> bool {

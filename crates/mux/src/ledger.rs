@@ -160,10 +160,13 @@ impl Ledger {
 
     /// The peer reset a stream.
     pub(crate) fn reset_arrived(&self, id: u32) {
-        let mut state = lock(&self.state);
-        state.farewells.remove(&id);
-        if let Some(cell) = state.cells.get(&id) {
-            cell.mark_reset_in();
+        let cell = {
+            let mut state = lock(&self.state);
+            state.farewells.remove(&id);
+            state.cells.get(&id).cloned()
+        };
+        if let Some(cell) = cell {
+            cell.reset_by_peer();
         }
     }
 

@@ -57,7 +57,7 @@ pub use pace::{Pace, Paced};
 pub use session::session;
 pub use splice::{Spliced, Splicing, splice};
 pub use stats::Stats;
-pub use stream::{ShedWatch, Stream};
+pub use stream::{Stream, Watch};
 
 #[cfg(test)]
 mod tests;

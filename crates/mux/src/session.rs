@@ -245,7 +245,9 @@ impl Session {
         self.ledger.end();
         self.pings.give_up();
         for cell in self.ledger.cells() {
-            lock(&cell.ends).wake_both();
+            let mut ends = lock(&cell.ends);
+            ends.cut = true;
+            ends.wake_all();
         }
         self.changed.notify_waiters();
     }

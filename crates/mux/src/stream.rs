@@ -46,15 +46,14 @@ impl Stream {
         self.cell.id
     }
 
-    /// Tells of the stream's being shed, also to those who do not read it.
-    #[must_use]
-    pub fn watch(&self) -> ShedWatch {
-        ShedWatch(Arc::clone(&self.cell))
-    }
-
     /// Gives the stream up now. The same as dropping it, said aloud.
     pub fn reset(self) {
         drop(self);
+    }
+
+    /// Tells of the stream's end to somebody who neither reads nor writes.
+    pub fn watch(&self) -> Watch {
+        Watch { cell: Arc::clone(&self.cell) }
     }
 
     fn lost(&self, ends: &Ends) -> io::Error {
@@ -66,29 +65,6 @@ impl Stream {
             "the session of this stream has ended"
         };
         io::Error::new(io::ErrorKind::ConnectionReset, why)
-    }
-}
-
-/// Learns that a stream was shed: reset here, because its session or the process held too much that nobody read. For
-/// whoever passes a stream on to a reader that is stuck: what is held for that reader can be let go as well.
-#[derive(Clone)]
-pub struct ShedWatch(Arc<Cell>);
-
-impl ShedWatch {
-    /// Ready once the stream was shed; until then the task is woken when it is. Only the last task that asked is woken.
-    pub fn poll_shed(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut ends = lock(&self.0.ends);
-        if ends.shed {
-            return Poll::Ready(());
-        }
-        remember(&mut ends.watcher, cx);
-        Poll::Pending
-    }
-}
-
-impl fmt::Debug for ShedWatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShedWatch").field("id", &self.0.id).finish_non_exhaustive()
     }
 }
 
@@ -250,11 +226,58 @@ impl Drop for Stream {
             if engine.is_some() {
                 self.session.ledger.retire(&self.cell, ends.fin_queued);
             }
+            if let Some(watcher) = ends.watcher.take() {
+                watcher.wake();
+            }
             engine
         };
         // Counted before the engine hears of it: its end wakes the driver, which then sees the count.
         self.session.stream_ended(self.cell.direction);
         drop(engine);
+    }
+}
+
+/// Resolves when its stream is of no more use: reset by the peer, shed, lost with its session, or dropped here.
+///
+/// For whoever serves a stream and has, for the moment, nothing to read or write: one that is told only by reads and
+/// writes never hears of a peer that left while its bytes waited for room elsewhere. A peer that merely finished its
+/// side has not left. Only the last task that asked is woken.
+#[derive(Clone)]
+#[must_use = "it tells only whoever waits for it"]
+pub struct Watch {
+    cell: Arc<Cell>,
+}
+
+impl Watch {
+    /// Ready once the stream was shed: reset here, because its session or the process held too much that nobody read.
+    /// For whoever passes the stream on to a reader that is stuck: what is held for that reader can be let go as well.
+    pub fn poll_shed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut ends = lock(&self.cell.ends);
+        if ends.shed {
+            return Poll::Ready(());
+        }
+        remember(&mut ends.watcher, cx);
+        Poll::Pending
+    }
+}
+
+impl Future for Watch {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut ends = lock(&self.cell.ends);
+        // Looked at under the lock under which the waker is taken, so that no end slips through between.
+        if ends.engine.is_none() || ends.cut || self.cell.reset_in() {
+            return Poll::Ready(());
+        }
+        remember(&mut ends.watcher, cx);
+        Poll::Pending
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("stream", &self.cell.id).finish_non_exhaustive()
     }
 }
 

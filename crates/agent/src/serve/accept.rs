@@ -15,6 +15,8 @@ use super::{IDLE, Line, Service};
 /// Serves a stream until it ends. After `draining` it ends with the request that runs, or at once if none does.
 pub(crate) async fn stream(stream: Stream, service: Arc<Service>, draining: CancellationToken) {
     let line = Line::default();
+    // An upload that waits for a kube-apiserver to read it neither reads nor writes here.
+    let mut given_up = stream.watch();
     let answering = service_fn(|request| {
         let answer = service.answer(request, &line);
         async move { Ok::<_, Infallible>(answer.await) }
@@ -35,15 +37,20 @@ pub(crate) async fn stream(stream: Stream, service: Arc<Service>, draining: Canc
         .serve_connection(TokioIo::new(Paced::new(stream, Arc::clone(&line.pace))), answering)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        () = draining.cancelled() => None,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut leaving = false;
+    let ended = loop {
+        let event = tokio::select! {
+            ended = connection.as_mut() => Event::Ended(ended),
+            () = draining.cancelled(), if !leaving => Event::Draining,
+            () = &mut given_up => Event::GivenUp,
+        };
+        match event {
+            Event::Ended(ended) => break ended,
+            Event::Draining => {
+                leaving = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            Event::GivenUp => return,
         }
     };
     match ended {
@@ -55,4 +62,10 @@ pub(crate) async fn stream(stream: Stream, service: Arc<Service>, draining: Canc
         // Hang-ups are everyday life.
         Err(error) => tracing::debug!(%error, "a stream ended early"),
     }
+}
+
+enum Event {
+    Ended(hyper::Result<()>),
+    Draining,
+    GivenUp,
 }

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     bench::{Agent, eventually, within},
-    hub::{Body, Hub, QUIET, Session, request, text, with_body},
+    hub::{Body, Hub, QUIET, Session, ann, request, text, with_body},
     upstream::Upstream,
 };
 
@@ -25,7 +25,7 @@ struct World {
     hub: Hub,
     upstream: Upstream,
     session: Session,
-    _agent: Agent,
+    agent: Agent,
 }
 
 async fn world() -> World {
@@ -38,7 +38,7 @@ async fn world_with(change: impl FnOnce(&mut RawConfig)) -> World {
     change(&mut raw);
     let agent = Agent::start(&raw);
     let session = hub.session(QUIET).await;
-    World { hub, upstream, session, _agent: agent }
+    World { hub, upstream, session, agent }
 }
 
 /// A body that the test feeds.
@@ -121,7 +121,7 @@ async fn a_request_without_one_identity_goes_nowhere() {
 #[tokio::test]
 async fn other_targets_than_paths_are_refused() {
     let world = world().await;
-    let identity = write_identity(&crate::hub::ann());
+    let identity = write_identity(&ann());
     for line in ["GET http://169.254.169.254/latest HTTP/1.1", "CONNECT 10.0.0.1:443 HTTP/1.1", "OPTIONS * HTTP/1.1"] {
         let mut stream = world.session.stream().await;
         let head = format!("{line}\r\nHost: x\r\n{}: {}\r\n\r\n", headers::IDENTITY, identity.to_str().unwrap());
@@ -226,6 +226,33 @@ async fn hanging_up_in_the_middle_of_an_upload_cancels() {
     }
     drop(http);
     eventually("the upload is cancelled", || world.upstream.running() == 0).await;
+}
+
+#[tokio::test]
+async fn hanging_up_cancels_an_upload_that_the_kube_apiserver_does_not_read() {
+    let world = world().await;
+    let mut stream = world.session.stream().await;
+    let identity = write_identity(&ann());
+    let head = format!(
+        "PUT /hang HTTP/1.1\r\nHost: a\r\n{}: {}\r\nContent-Length: 1000000000\r\n\r\n",
+        headers::IDENTITY,
+        identity.to_str().unwrap()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // As much as fits into everything between here and there.
+    let piece = vec![0; 64 * 1024];
+    while let Ok(written) = tokio::time::timeout(Duration::from_secs(1), stream.write(&piece)).await {
+        written.unwrap();
+    }
+    assert_eq!(world.upstream.running(), 1);
+    drop(stream);
+    // The kube-apiserver itself hears of it when it next reads.
+    let ended = within(async {
+        while !world.agent.page("/metrics").await.contains("moorline_agent_requests_running 0") {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!(ended.await.is_some(), "the upload is not cancelled");
 }
 
 #[tokio::test]

@@ -192,3 +192,28 @@ async fn a_fin_counts_only_with_its_whole_frame() {
     assert_eq!(got, b"whole");
     fails_with_reset(&mut torn).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_watches_hears_of_an_end_without_reading() {
+    let mut pair = pair();
+    let (ours, mut theirs) = pair.stream().await;
+    theirs.write_all(b"unread").await.unwrap();
+    theirs.shutdown().await.unwrap();
+    let mut watch = ours.watch();
+    let day = std::time::Duration::from_secs(24 * 3600);
+    assert!(tokio::time::timeout(day, &mut watch).await.is_err(), "finishing is not leaving");
+    drop(theirs);
+    within(watch).await;
+
+    let (ours, theirs) = pair.stream().await;
+    let watch = ours.watch();
+    drop(ours);
+    within(watch).await;
+    drop(theirs);
+
+    let (ours, _theirs) = pair.stream().await;
+    let watch = ours.watch();
+    drop(pair);
+    within(watch).await;
+    drop(ours);
+}

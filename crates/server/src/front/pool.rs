@@ -4,6 +4,7 @@
 //! aborted, upgraded or long never comes back: the stream is reset, and the agent hears of it at once.
 
 use std::{
+    convert::Infallible,
     fmt, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll},
@@ -12,10 +13,10 @@ use std::{
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use moorline_mux::{Handle, OpenError, Paced, ShedWatch, Stream};
+use moorline_mux::{Handle, OpenError, Paced, Stream, Watch};
 use moorline_process::Tasks;
 use thiserror::Error;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{body::RequestBody, metrics::Metrics};
 
@@ -57,16 +58,23 @@ struct IdleStreams {
 }
 
 struct Idle {
-    sender: SendRequest<RequestBody>,
-    watch: ShedWatch,
+    running: Running,
     since: Instant,
 }
 
 /// A stream in use. Dropping it resets the stream, whatever runs on it.
 pub(crate) struct Lease {
-    sender: SendRequest<RequestBody>,
-    watch: ShedWatch,
+    running: Running,
     home: Option<Arc<Pool>>,
+}
+
+/// A stream with HTTP on it, as it is held here.
+struct Running {
+    sender: SendRequest<RequestBody>,
+    watch: Watch,
+    /// Ends the stream's task when it is dropped, also one whose bytes nobody takes any more: HTTP alone would wait until
+    /// they are gone.
+    _stop: oneshot::Sender<Infallible>,
 }
 
 /// Why no stream could be had.
@@ -93,14 +101,14 @@ impl Pool {
 
     /// An idle stream, the one used last first: it is the least likely to be gone.
     pub(super) fn idle(self: &Arc<Self>) -> Option<Lease> {
-        let Idle { sender, watch, .. } = {
+        let Idle { running, .. } = {
             let mut idle = self.locked();
-            idle.streams.retain(|stream| !stream.sender.is_closed());
-            let ready = idle.streams.iter().rposition(|stream| stream.sender.is_ready())?;
+            idle.streams.retain(|stream| !stream.running.sender.is_closed());
+            let ready = idle.streams.iter().rposition(|stream| stream.running.sender.is_ready())?;
             idle.streams.remove(ready)
         };
         self.context.metrics.pool_hits.inc();
-        Some(Lease { sender, watch, home: Some(Arc::clone(self)) })
+        Some(Lease { running, home: Some(Arc::clone(self)) })
     }
 
     /// A new stream that comes back here after use.
@@ -110,8 +118,8 @@ impl Pool {
     pub(super) async fn open(self: &Arc<Self>) -> Result<Lease, StreamError> {
         let (sender, watch, connection) = self.connect().await?;
         self.context.metrics.opened_pooled.inc();
-        self.context.tasks.spawn("gateway-stream", async move { ended(connection.await) });
-        Ok(Lease { sender, watch, home: Some(Arc::clone(self)) })
+        let running = self.run(sender, watch, connection);
+        Ok(Lease { running, home: Some(Arc::clone(self)) })
     }
 
     /// A new stream for one request only, which may be an upgrade.
@@ -121,11 +129,29 @@ impl Pool {
     pub(super) async fn open_own(self: &Arc<Self>) -> Result<Lease, StreamError> {
         let (sender, watch, connection) = self.connect().await?;
         self.context.metrics.opened_own.inc();
-        self.context.tasks.spawn("gateway-stream", async move { ended(connection.with_upgrades().await) });
-        Ok(Lease { sender, watch, home: None })
+        let running = self.run(sender, watch, connection.with_upgrades());
+        Ok(Lease { running, home: None })
     }
 
-    async fn connect(&self) -> Result<(SendRequest<RequestBody>, ShedWatch, Connection), StreamError> {
+    fn run<C>(&self, sender: SendRequest<RequestBody>, watch: Watch, connection: C) -> Running
+    where
+        C: Future<Output = hyper::Result<()>> + Send + 'static,
+    {
+        let (stop, stopped) = oneshot::channel();
+        self.context.tasks.spawn("gateway-stream", async move {
+            let outcome = tokio::select! {
+                outcome = connection => outcome,
+                _dropped = stopped => return,
+            };
+            if let Err(error) = outcome {
+                // The request that ran on it, if any, tells its user.
+                tracing::debug!(%error, "a stream ended early");
+            }
+        });
+        Running { sender, watch, _stop: stop }
+    }
+
+    async fn connect(&self) -> Result<(SendRequest<RequestBody>, Watch, Connection), StreamError> {
         let stream = self.handle.open().await.map_err(StreamError::Open)?;
         let watch = stream.watch();
         let mut http = http1::Builder::new();
@@ -136,15 +162,15 @@ impl Pool {
         Ok((sender, watch, connection))
     }
 
-    fn put(self: &Arc<Self>, sender: SendRequest<RequestBody>, watch: ShedWatch) {
-        if sender.is_closed() || !self.handle.is_open() {
+    fn put(self: &Arc<Self>, running: Running) {
+        if running.sender.is_closed() || !self.handle.is_open() {
             return;
         }
         let mut idle = self.locked();
         if idle.streams.len() >= MAX_IDLE {
             return;
         }
-        idle.streams.push(Idle { sender, watch, since: Instant::now() });
+        idle.streams.push(Idle { running, since: Instant::now() });
         if !mem::replace(&mut idle.swept, true) {
             drop(idle);
             let sweeping = sweep(Arc::downgrade(self), self.handle.clone());
@@ -155,7 +181,7 @@ impl Pool {
     /// Lets go of what was idle for too long; says whether anything is left.
     fn sweep(&self) -> bool {
         let mut idle = self.locked();
-        idle.streams.retain(|stream| !stream.sender.is_closed() && stream.since.elapsed() < IDLE);
+        idle.streams.retain(|stream| !stream.running.sender.is_closed() && stream.since.elapsed() < IDLE);
         idle.swept = !idle.streams.is_empty();
         idle.swept
     }
@@ -180,19 +206,19 @@ type Connection = http1::Connection<TokioIo<Paced<Stream>>, RequestBody>;
 impl Lease {
     /// What sends a request on this stream.
     pub(super) fn sender(&mut self) -> &mut SendRequest<RequestBody> {
-        &mut self.sender
+        &mut self.running.sender
     }
 
     /// The response was read to its end: the stream can carry another request, if it was made for that.
     pub(super) fn give_back(self) {
         if let Some(home) = self.home {
-            home.put(self.sender, self.watch);
+            home.put(self.running);
         }
     }
 
     /// Ready when the stream was reset here, because nobody took what it brought and too much was held for all such.
     pub(super) fn poll_shed(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.watch.poll_shed(cx)
+        self.running.watch.poll_shed(cx)
     }
 }
 
@@ -215,12 +241,5 @@ async fn sweep(pool: Weak<Pool>, handle: Handle) {
         if !pool.sweep() {
             return;
         }
-    }
-}
-
-fn ended(outcome: Result<(), hyper::Error>) {
-    if let Err(error) = outcome {
-        // The request that ran on it, if any, tells its user.
-        tracing::debug!(%error, "a stream ended early");
     }
 }
