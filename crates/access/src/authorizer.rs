@@ -1,4 +1,4 @@
-//! Whoever decides: the embedded [`Policy`], later Kubernetes.
+//! Whoever decides: the embedded [`Policy`], or Kubernetes.
 
 use std::future::{Future, ready};
 

@@ -1,10 +1,11 @@
 //! Who may do what: credentials, request attributes, rules, decisions, and the [`Permit`] that only it can mint.
 //!
-//! Pure: it decides from what it is given. The one trait, [`Authorizer`], is asynchronous only so that Kubernetes'
-//! `SubjectAccessReview` can stand behind it; nothing here waits for anything else.
+//! Pure: it decides from what it is given. Its two traits, [`Authenticator`] and [`Authorizer`], are asynchronous only so
+//! that Kubernetes' reviews and identity providers can stand behind them; nothing here waits for anything else.
 
 mod acting;
 mod attributes;
+mod authenticator;
 mod authorizer;
 mod denied;
 mod permit;
@@ -14,6 +15,7 @@ mod request;
 mod tokens;
 
 pub use attributes::{Action, Attributes};
+pub use authenticator::{Authenticator, AuthenticatorUnavailable};
 pub use authorizer::{Authorizer, AuthorizerUnavailable, Decision};
 pub use denied::{Denied, Forbidden};
 pub use permit::{Grant, Permit, administer, reach};

@@ -43,8 +43,7 @@ const RESOURCE: &str = "managedclusters";
 async fn authorize(state: &State, caller: Caller, verb: &str, name: Option<&ClusterName>) -> Answer<Grant> {
     let Caller { identity, as_whom, request_id } = caller;
     let user = identity.user().to_owned();
-    let policy = state.policy.load_full();
-    let granted = moorline_access::administer(&*policy, &state.api_group, identity, as_whom, verb, name).await;
+    let granted = moorline_access::administer(&state.judge(), &state.api_group, identity, as_whom, verb, name).await;
     granted.map_err(|denied| {
         let request_id = request_id.to_str().unwrap_or_default();
         tracing::info!(request_id, user, verb, cluster = name.map(ClusterName::as_str), %denied, "denied");

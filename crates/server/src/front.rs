@@ -17,8 +17,8 @@
 //! | `respond` | a `Status` for whatever failed | |
 
 mod account;
-mod authn;
-mod authz;
+pub(crate) mod authn;
+pub(crate) mod authz;
 mod body;
 mod clean;
 mod doors;

@@ -12,7 +12,7 @@ use moorline_store::Embedded;
 use crate::{
     config::{GatewayConfig, TunnelConfig},
     control::issue::Issuer,
-    front::pool::PoolContext,
+    front::{authn::Chain, authz::Judge, pool::PoolContext},
     metrics::Metrics,
     registry::Registry,
 };
@@ -33,6 +33,8 @@ pub(crate) struct State {
     pub(crate) policy: ArcSwap<Policy>,
     /// Whose token is whose; replaced when its file changes. Load it anew for each request.
     pub(crate) tokens: ArcSwap<StaticTokens>,
+    /// Whom to ask about tokens that are not in that table.
+    pub(crate) authenticators: Chain,
     /// The API group of `managedclusters` in policies.
     pub(crate) api_group: String,
     /// Limits and timeouts of the gateway.
@@ -49,4 +51,11 @@ pub(crate) struct State {
     pub(crate) tasks: Tasks,
     /// How far the process is on its way out.
     pub(crate) phases: Phases,
+}
+
+impl State {
+    /// Who decides, as things stand. Ask for it anew for each request.
+    pub(crate) fn judge(&self) -> Judge {
+        Judge::Policy(self.policy.load_full())
+    }
 }

@@ -1,15 +1,20 @@
 //! Second step: who asks. A verified client certificate, or a bearer token.
 //!
+//! The order is kube-apiserver's: the client certificate, the table of static tokens, then the [`Chain`] of whoever is
+//! asked elsewhere (OpenID Connect, then Kubernetes' `TokenReview`). The first who knows the user decides. One that
+//! cannot be asked hides nobody's success; where nobody else knows the token, the answer is 503 rather than
+//! kube-apiserver's 401, since a 401 makes clients throw away credentials that are good.
+//!
 //! Called by `serve` for every request, never once for a connection: a token that is taken out of the file stops working
 //! with the next request, also on a connection that is already open, and so does a certificate that expires.
 //!
 //! Where a request has both, the certificate decides and the token is not looked at, which is what kube-apiserver does.
 //! There is no anonymous user: a wrong token never falls through to anything.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use http::{HeaderMap, header};
-use moorline_access::StaticTokens;
+use moorline_access::{Authenticator, AuthenticatorUnavailable, StaticTokens};
 use moorline_model::{Identity, Timestamp};
 use moorline_mtls::VerifiedPeer;
 use thiserror::Error;
@@ -27,6 +32,58 @@ pub(super) struct Authenticated {
 pub(super) struct CertificateUser {
     identity: Identity,
     not_after: Timestamp,
+}
+
+/// Whom to ask about tokens that the table does not have, in this order.
+#[derive(Default)]
+pub(crate) struct Chain {
+    links: Vec<Box<dyn Link>>,
+}
+
+/// An [`Authenticator`] behind a pointer. What it boxes is made only for tokens that the table does not have.
+trait Link: Send + Sync {
+    fn ask<'a>(&'a self, token: &'a str) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+}
+
+type Answer = Result<Option<Identity>, AuthenticatorUnavailable>;
+
+impl<A: Authenticator> Link for A {
+    fn ask<'a>(&'a self, token: &'a str) -> Pin<Box<dyn Future<Output = Answer> + Send + 'a>> {
+        Box::pin(self.authenticate(token))
+    }
+}
+
+impl Chain {
+    /// Adds one that is asked after all others.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for those who will stand in the chain"))]
+    pub(crate) fn push(&mut self, authenticator: impl Authenticator + 'static) {
+        self.links.push(Box::new(authenticator));
+    }
+
+    async fn find(&self, token: &str) -> Result<Identity, AuthnError> {
+        let mut unavailable = None;
+        for link in &self.links {
+            match link.ask(token).await {
+                Ok(Some(identity)) => return Ok(identity),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "asking the next authenticator");
+                    unavailable.get_or_insert(error);
+                }
+            }
+        }
+        Err(unavailable.map_or(AuthnError::WrongToken, AuthnError::Unavailable))
+    }
+}
+
+/// Where users are looked up.
+pub(super) struct Sources<'a> {
+    /// The table of static tokens.
+    pub(super) tokens: &'a StaticTokens,
+    /// Who is asked about all other tokens.
+    pub(super) chain: &'a Chain,
+    /// Where it is counted.
+    pub(super) metrics: &'a Metrics,
 }
 
 /// Why nobody knows who asks. Never repeats what was sent.
@@ -47,6 +104,9 @@ pub(crate) enum AuthnError {
     /// The certificate was valid when the connection began.
     #[error("the client certificate has expired since the connection began")]
     Expired,
+    /// Whoever might know the token cannot be asked.
+    #[error(transparent)]
+    Unavailable(AuthenticatorUnavailable),
 }
 
 impl Authenticated {
@@ -54,22 +114,24 @@ impl Authenticated {
     ///
     /// # Errors
     /// [`AuthnError`]; the user is told only that there is no entry.
-    pub(super) fn find(
+    pub(super) async fn find(
         certificate: Option<&CertificateUser>,
-        tokens: &StaticTokens,
+        sources: &Sources<'_>,
         headers: &HeaderMap,
-        metrics: &Metrics,
     ) -> Result<Self, AuthnError> {
         if let Some(certificate) = certificate {
             if clock::now() > certificate.not_after {
                 return Err(AuthnError::Expired);
             }
-            metrics.by_certificate.inc();
+            sources.metrics.by_certificate.inc();
             return Ok(Self { identity: certificate.identity.clone() });
         }
         let token = bearer(headers)?;
-        let identity = tokens.authenticate(token).ok_or(AuthnError::WrongToken)?;
-        metrics.by_token.inc();
+        let identity = match sources.tokens.authenticate(token) {
+            Some(identity) => identity,
+            None => sources.chain.find(token).await?,
+        };
+        sources.metrics.by_token.inc();
         Ok(Self { identity })
     }
 
@@ -130,6 +192,39 @@ mod tests {
         assert_eq!(token(&["Bearer a", "Bearer b"]), Err(AuthnError::Repeated));
         for bad in ["", "Bearer", "Bearer ", "Basic abc", "abc", "Bearerabc", "Negotiate x"] {
             assert_eq!(token(&[bad]), Err(AuthnError::NotBearer), "{bad}");
+        }
+    }
+
+    struct Scripted(Result<Option<&'static str>, &'static str>);
+
+    impl Authenticator for Scripted {
+        async fn authenticate(&self, _token: &str) -> Answer {
+            match self.0 {
+                Ok(user) => Ok(user.map(|user| Identity::new(user).unwrap())),
+                Err(why) => Err(AuthenticatorUnavailable(why.to_owned())),
+            }
+        }
+    }
+
+    async fn found(scripts: impl IntoIterator<Item = Scripted>) -> Result<String, AuthnError> {
+        let mut chain = Chain::default();
+        scripts.into_iter().for_each(|script| chain.push(script));
+        chain.find("token").await.map(|identity| identity.user().to_owned())
+    }
+
+    #[tokio::test]
+    async fn one_that_fails_hides_nobodys_success_and_lets_nobody_in() {
+        let (nobody, down) = (|| Scripted(Ok(None)), || Scripted(Err("down")));
+        let (ann, bob) = (|| Scripted(Ok(Some("ann"))), || Scripted(Ok(Some("bob"))));
+        assert_eq!(found([]).await, Err(AuthnError::WrongToken));
+        assert_eq!(found([nobody(), nobody()]).await, Err(AuthnError::WrongToken));
+        assert_eq!(found([ann(), bob()]).await.unwrap(), "ann");
+        assert_eq!(found([nobody(), bob()]).await.unwrap(), "bob");
+        assert_eq!(found([down(), bob()]).await.unwrap(), "bob");
+        assert_eq!(found([ann(), down()]).await.unwrap(), "ann");
+        for scripts in [[down(), nobody()], [nobody(), down()]] {
+            let error = AuthnError::Unavailable(AuthenticatorUnavailable("down".to_owned()));
+            assert_eq!(found(scripts).await, Err(error));
         }
     }
 }

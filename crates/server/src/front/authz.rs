@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderValue};
-use moorline_access::{Permit, Policy};
+use moorline_access::{Attributes, Authorizer, AuthorizerUnavailable, Decision, Permit, Policy};
 use moorline_model::{ClusterName, Identity};
 
 use super::{
@@ -36,10 +36,28 @@ impl Permitted {
     }
 }
 
+/// Whoever decides in this server: the embedded policy, or the Kubernetes that it was told to ask.
+pub(crate) enum Judge {
+    /// The roles and bindings of the policy file, as they are at the moment.
+    Policy(Arc<Policy>),
+}
+
+impl Authorizer for Judge {
+    async fn decide<'a>(
+        &'a self,
+        who: &'a Identity,
+        what: &'a Attributes<'a>,
+    ) -> Result<Decision, AuthorizerUnavailable> {
+        match self {
+            Self::Policy(policy) => Ok(policy.decide(who, what)),
+        }
+    }
+}
+
 /// What a decision is made with.
 pub(super) struct Rules<'a> {
     /// Who may do what.
-    pub(super) policy: &'a Policy,
+    pub(super) judge: &'a Judge,
     /// The API group of our own objects.
     pub(super) group: &'a str,
     /// The requests that run, by user.
@@ -78,7 +96,7 @@ impl Authenticated {
         let as_whom = moorline_impersonation::requested(headers).map_err(Cause::Impersonation)?;
         let identity = self.into_identity();
         let asked = Asked { user: identity.user().to_owned(), cluster: cluster.clone() };
-        let permit = match moorline_access::reach(rules.policy, rules.group, identity, as_whom, cluster).await {
+        let permit = match moorline_access::reach(rules.judge, rules.group, identity, as_whom, cluster).await {
             Ok(permit) => permit,
             Err(denied) => {
                 rules.metrics.denied.inc();

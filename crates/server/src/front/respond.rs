@@ -129,6 +129,14 @@ impl Cause {
                 | TargetError::Disagree { .. }
                 | TargetError::Slashes => Row::new("bad-target", R::BadRequest, Level::INFO, error.to_string()),
             },
+            Self::Unauthenticated(error @ AuthnError::Unavailable(_)) => Row::new(
+                "authenticator",
+                R::ServiceUnavailable,
+                Level::WARN,
+                "who you are cannot be told at the moment; try again",
+            )
+            .retry(CROWDED)
+            .detail(error.to_string()),
             Self::Unauthenticated(error) => {
                 Row::new("unauthenticated", R::Unauthorized, Level::INFO, "Unauthorized").detail(error.to_string())
             }
@@ -277,7 +285,7 @@ pub(super) fn failure(cause: &Cause, asked: &Asked<'_>, mut account: Account) ->
     if let Some(seconds) = row.retry {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if matches!(cause, Cause::Unauthenticated(_)) {
+    if row.reason == Reason::Unauthorized {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if matches!(cause, Cause::Draining) {
@@ -313,6 +321,7 @@ fn log(row: &Row, asked: &Asked<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use moorline_access::AuthenticatorUnavailable;
     use moorline_model::InvalidClusterName;
 
     use super::*;
@@ -327,6 +336,12 @@ mod tests {
             (Cause::Target(TargetError::Connect), 405, "method", None),
             (Cause::Target(TargetError::HeadTooLarge), 431, "head-too-large", None),
             (Cause::Unauthenticated(AuthnError::WrongToken), 401, "unauthenticated", None),
+            (
+                Cause::Unauthenticated(AuthnError::Unavailable(AuthenticatorUnavailable("down".to_owned()))),
+                503,
+                "authenticator",
+                Some(1),
+            ),
             (Cause::Impersonation(RequestedError::NoUser), 400, "bad-impersonation", None),
             (Cause::Denied(Denied::TooManyParts), 400, "denied", None),
             (Cause::UnknownCluster(east()), 404, "unknown-cluster", None),

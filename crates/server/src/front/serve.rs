@@ -20,7 +20,7 @@ use tower::ServiceExt as _;
 
 use super::{
     account::{Account, Busy, End, Who},
-    authn::{Authenticated, CertificateUser},
+    authn::{Authenticated, CertificateUser, Sources},
     authz::{Memo, Rules},
     body::Body,
     doors::Place,
@@ -147,14 +147,10 @@ impl Served {
 
     async fn proxy(&self, cluster: ClusterName, outgoing: Outgoing, account: &mut Account) -> Result<Answered, Cause> {
         let state = &self.shared.state;
-        let authenticated = self.authenticate(&outgoing.request)?;
-        let policy = state.policy.load_full();
-        let rules = Rules {
-            policy: &policy,
-            group: &state.api_group,
-            users: &self.shared.users,
-            metrics: &self.shared.metrics,
-        };
+        let authenticated = self.authenticate(&outgoing.request).await?;
+        let judge = state.judge();
+        let rules =
+            Rules { judge: &judge, group: &state.api_group, users: &self.shared.users, metrics: &self.shared.metrics };
         let permitted = authenticated
             .authorize(cluster, outgoing.request.headers(), &rules, &self.memo, &outgoing.request_id)
             .await?;
@@ -174,9 +170,12 @@ impl Served {
         Ok(Answered::Proxied(forwarded))
     }
 
-    fn authenticate(&self, request: &Request<Incoming>) -> Result<Authenticated, Cause> {
-        let tokens = self.shared.state.tokens.load();
-        let found = Authenticated::find(self.certificate.as_deref(), &tokens, request.headers(), &self.shared.metrics)
+    async fn authenticate(&self, request: &Request<Incoming>) -> Result<Authenticated, Cause> {
+        let state = &self.shared.state;
+        let tokens = state.tokens.load_full();
+        let sources = Sources { tokens: &tokens, chain: &state.authenticators, metrics: &self.shared.metrics };
+        let found = Authenticated::find(self.certificate.as_deref(), &sources, request.headers())
+            .await
             .map_err(Cause::Unauthenticated)?;
         if self.known.fetch_add(1, Ordering::Relaxed) == 0 {
             self.place.known();
@@ -201,7 +200,7 @@ impl Served {
 
     /// Our own API and pages. They authorise by themselves, since what they do differs by path.
     async fn control(&self, mut request: Request<Incoming>, request_id: &HeaderValue) -> Result<Answered, Cause> {
-        let authenticated = self.authenticate(&request)?;
+        let authenticated = self.authenticate(&request).await?;
         let as_whom = moorline_impersonation::requested(request.headers()).map_err(Cause::Impersonation)?;
         let identity = authenticated.into_identity();
         let caller = Caller { identity, as_whom, request_id: request_id.clone() };
