@@ -5,6 +5,8 @@
 //! Each figure is the median of interleaved rounds. Run it with
 //! `cargo bench --package moorline-benches --bench through_the_house`.
 
+mod parts;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -20,9 +22,13 @@ use moorline_testkit::upstream::Upstream;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use parts::{MIB, median, say};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
-const MIB: u64 = 1024 * 1024;
 const BULK: u64 = 256 * MIB;
 
 /// Where requests go, and with what.
@@ -58,11 +64,12 @@ async fn main() -> Result<()> {
     let created = server.create("far").await?;
     let _far = Agent::start(&created, link.address(), &upstream.url(), |_| {})?;
     server.connected("far").await?;
-    let mut rates = Vec::new();
-    for _ in 0..ROUNDS {
-        rates.push(bulk(through.clone(), "far").await?);
-    }
-    say(&format!("round trip 50 ms in the tunnel {:>38.0} (windows grow from the first round on)", median(rates)));
+    // One TCP connection over a link of the same kind: what the link lets through.
+    let plain = Link::to(upstream.address()).await?;
+    plain.set_round_trip(Duration::from_millis(50));
+    let direct = Way::Direct(plain.address());
+    let (one, other) = interleaved(|way| bulk(way, "far"), &direct, &through).await?;
+    say(&format!("round trip 50 ms {one:>38.0} {other:>14.0} {:>7.2}", other / one));
     Ok(())
 }
 
@@ -174,14 +181,4 @@ where
     let (sender, connection) = http1::handshake(TokioIo::new(io)).await?;
     tokio::spawn(connection);
     Ok(sender)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-#[expect(clippy::print_stdout, reason = "a bench prints its figures")]
-fn say(line: &str) {
-    println!("{line}");
 }

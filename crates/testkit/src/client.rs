@@ -184,7 +184,14 @@ impl Connection {
     /// When no head comes within [`LIMIT`], or it leaks.
     pub async fn send(&mut self, mut request: Request<Body>) -> Result<Response<Incoming>> {
         let response = match &mut self.0 {
-            Sender::One(sender) => tokio::time::timeout(LIMIT, sender.send_request(request)).await,
+            Sender::One(sender) => {
+                // The end of the last answer may be here before the connection knows of it.
+                let sending = async {
+                    sender.ready().await?;
+                    sender.send_request(request).await
+                };
+                tokio::time::timeout(LIMIT, sending).await
+            }
             Sender::Two(sender) => {
                 // HTTP/2 names scheme and authority in the URI and has no Host.
                 request.headers_mut().remove(http::header::HOST);
