@@ -3,6 +3,7 @@
 //! `scenarios` says what kubectl must be able to do, over any kubeconfig. `direct` plays them straight to a
 //! kube-apiserver, which proves the rig; `tunnel`, `header` and `certificate` play them through Moorline, in which a
 //! cluster is named and a caller known in different ways. `doors` and `outage` show what only the whole way has.
+//! `rules` asks the embedded policy and kube-apiserver the same.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod audit;
@@ -13,6 +14,7 @@ mod header;
 mod kube;
 mod outage;
 mod rig;
+mod rules;
 mod scenarios;
 mod stage;
 mod tunnel;

@@ -27,9 +27,11 @@ impl Rule {
             && self.covers_name(what.name)
     }
 
-    /// A rule without names covers all; one with names covers nothing that has none, such as a list.
+    /// A rule without names covers all; one with names covers nothing that has none, such as a list, save where one of
+    /// its names is empty.
     fn covers_name(&self, name: Option<&str>) -> bool {
-        self.resource_names.is_empty() || name.is_some_and(|name| self.resource_names.iter().any(|own| own == name))
+        let name = name.unwrap_or_default();
+        self.resource_names.is_empty() || self.resource_names.iter().any(|own| own == name)
     }
 }
 
@@ -37,14 +39,18 @@ fn holds(rules: &[String], asked: &str) -> bool {
     rules.iter().any(|rule| rule == ALL || rule == asked)
 }
 
+/// Whether a rule's resource is the one that is asked about, `RESOURCE` or `RESOURCE/PART` as one text, or `*/PART`
+/// with its part.
 fn covers_resource(rule: &str, what: &Attributes<'_>) -> bool {
     if rule == ALL {
         return true;
     }
-    match (rule.split_once('/'), what.subresource) {
-        (None, None) => rule == what.resource,
-        (Some((resource, part)), Some(asked)) => part == asked && (resource == ALL || resource == what.resource),
-        (None, Some(_)) | (Some(_), None) => false,
+    match what.subresource.filter(|part| !part.is_empty()) {
+        None => rule == what.resource,
+        Some(asked) => {
+            let part_of = |resource: &str| rule.strip_prefix(resource)?.strip_prefix('/');
+            part_of(ALL) == Some(asked) || part_of(what.resource) == Some(asked)
+        }
     }
 }
 
@@ -95,6 +101,7 @@ mod tests {
         let scales = rule("update", &["*"], "*/scale", "");
         let all = rule("*", &["*"], "*", "");
         let named = rule("get", &["apps"], "deployments", "web api");
+        let nameless = Rule { resource_names: vec![String::new()], ..named.clone() };
         for (rule, request, expected) in [
             (&pods, "get core pods a", true),
             (&pods, "list core pods -", true),
@@ -115,6 +122,8 @@ mod tests {
             (&named, "get apps deployments web", true),
             (&named, "get apps deployments db", false),
             (&named, "get apps deployments -", false),
+            (&nameless, "get apps deployments -", true),
+            (&nameless, "get apps deployments web", false),
         ] {
             assert_eq!(covers(rule, request), expected, "{rule:?} {request}");
         }
