@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::AsyncWrite as _;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::cell::{Cell, Direction};
 use crate::close::CloseReason;
@@ -71,6 +71,8 @@ where
 
     /// One turn while the session is up; the reason when it is to end at once.
     fn turn(&mut self, cx: &mut Context<'_>) -> Option<CloseReason> {
+        // The session may have slept; what is opened and read in this turn belongs to now.
+        self.session.ledger.tick(self.session.ms_since_start(Instant::now()));
         if let Some(reason) = self.session.verdict() {
             return Some(reason);
         }

@@ -14,7 +14,7 @@ use crate::budget::MemoryBudget;
 use crate::cell::Cell;
 use crate::lock::lock;
 
-/// A stream that nobody has read from for this long counts as stalled when one must be chosen.
+/// A stream that nobody has read from for this long is stalled when one must be chosen, and none more so.
 const STALLED_MS: u64 = 1_000;
 
 /// How a stream that was dropped before both sides had finished is made known to the peer. The engine
@@ -68,7 +68,7 @@ pub(crate) struct Ledger {
     sheds: AtomicU64,
     budget: MemoryBudget,
     membership: u64,
-    /// Milliseconds since the session began, as of the driver's last turn.
+    /// Milliseconds since the session began, as of the beginning of the driver's last turn.
     clock: AtomicU64,
 }
 
@@ -262,18 +262,22 @@ impl Ledger {
         }
     }
 
-    /// Resets the stream that holds most among those that nobody reads, or else the one that holds most.
+    /// Resets the stream that was not read for longest, and of those alike the one that holds most. Times count as alike
+    /// when they are within a factor of two: a reader that is busy just now holds much as well, and is to be spared. So
+    /// is one that holds next to nothing.
     fn shed_one(&self) -> bool {
         let now = self.now_ms();
         let victim = {
             let state = lock(&self.state);
-            state
-                .cells
-                .values()
-                .filter(|cell| cell.is_live() && cell.unread() > 0)
+            let holders = || state.cells.values().filter(|cell| cell.is_live() && cell.unread() > 0);
+            let (count, held) = holders().fold((0, 0_usize), |(count, held), cell| (count + 1, held + cell.unread()));
+            let worth_it = held / count.max(1) / 4;
+            holders()
+                .filter(|cell| cell.unread() >= worth_it)
                 .max_by_key(|cell| {
                     let still = now.saturating_sub(cell.read_at());
-                    (still >= STALLED_MS, cell.unread(), still)
+                    let order = u64::BITS - still.min(STALLED_MS).leading_zeros();
+                    (order, cell.unread(), still)
                 })
                 .cloned()
         };

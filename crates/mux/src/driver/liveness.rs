@@ -36,7 +36,6 @@ impl Liveness {
     pub(super) fn check(&mut self, session: &Session, cx: &mut Context<'_>) -> Option<CloseReason> {
         let now = Instant::now();
         let wire = &session.wire;
-        session.ledger.tick(session.ms_since_start(now));
 
         let read = wire.bytes_read.load(Ordering::Relaxed);
         if read != self.read || self.last_read.is_none() {

@@ -86,6 +86,30 @@ async fn f2_a_thousand_stopped_readers_stay_within_the_budget() {
     assert_eq!((pair.client.stats().buffered, budget.used()), (0, 0), "all is given back");
 }
 
+/// Readers that stopped a moment ago go before one that has just begun and holds more than each of them.
+#[tokio::test(start_paused = true)]
+async fn f02_a_busy_reader_outlives_those_that_stopped() {
+    let client = Config::new(Role::Client).with_session_memory(MIB);
+    let mut pair = pair_with(1 << 16, client, Config::new(Role::Server));
+    let mut tasks = JoinSet::new();
+    let mut stopped = Vec::new();
+    for _ in 0..4 {
+        let (ours, mut theirs) = pair.stream().await;
+        theirs.write_all(&[0; 200 * 1024]).await.unwrap();
+        stopped.push((ours, theirs));
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let (mut busy, theirs) = pair.stream().await;
+    tasks.spawn(fill(theirs));
+    within(async {
+        while pair.client.stats().shed_total == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    within(busy.read_exact(&mut vec![0; 8 * MIB])).await.unwrap();
+}
+
 /// Whoever holds more for a stuck reader can let go of it.
 #[tokio::test(start_paused = true)]
 async fn whoever_watches_a_stream_hears_that_it_was_shed() {
