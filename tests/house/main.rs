@@ -10,6 +10,7 @@ mod losses;
 mod outages;
 mod people;
 mod refusals;
+mod reloads;
 mod sessions;
 mod smoke;
 mod spoofing;
