@@ -28,6 +28,7 @@ use crate::{
     config::{Config, Problems},
     control::{self, issue::Issuer},
     front::{self, Gateway, authn::Chain, pool::PoolContext},
+    kubernetes::Reviews,
     metrics::Metrics,
     registry::Registry,
     state::State,
@@ -111,6 +112,12 @@ impl App {
         let loading = tasks.spawn_blocking("load", move || load::load(&reading));
         let (loaded, store, records) = loading.await.map_err(|_panicked| AppError::Runtime)??;
 
+        let reviews = Reviews::open(&config.kubernetes).await?;
+        let mut authenticators = Chain::default();
+        if let Some(tokens) = reviews.tokens {
+            authenticators.push(tokens);
+        }
+
         let memory = MemoryBudget::new(config.tunnel.memory_budget);
         let metrics = Metrics::new(&registry, &memory);
         metrics.clusters.set(i64::try_from(records.len()).unwrap_or(i64::MAX));
@@ -138,7 +145,8 @@ impl App {
             issuer: Issuer::new(loaded.issuer_authority, config.agent_certificate_life, address),
             policy: ArcSwap::from_pointee(loaded.policy.value),
             tokens: ArcSwap::from_pointee(loaded.tokens.value),
-            authenticators: Chain::default(),
+            authenticators,
+            access_reviews: reviews.decisions,
             api_group: config.api_group,
             gateway: config.gateway,
             tunnel: config.tunnel,

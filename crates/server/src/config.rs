@@ -9,6 +9,7 @@ mod units;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use moorline_kube::Lives;
 use moorline_process::Plan;
 use thiserror::Error;
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub(crate) token_file: PathBuf,
     /// Who may do what.
     pub(crate) policy_file: PathBuf,
+    /// What the management cluster's Kubernetes is asked.
+    pub(crate) kubernetes: KubernetesConfig,
     /// The API group of `managedclusters` in policies.
     pub(crate) api_group: String,
     /// How long the certificate of an agent lives.
@@ -74,6 +77,25 @@ impl std::fmt::Display for HostPort {
             write!(f, "{}:{}", self.host, self.port)
         }
     }
+}
+
+/// What the management cluster's Kubernetes is asked, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct KubernetesConfig {
+    /// Whose token it is.
+    pub(crate) authn: bool,
+    /// Who may do what.
+    pub(crate) authz: bool,
+    /// How to reach it; none stands for the service account of the pod.
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Whom tokens must be for; none stands for the kube-apiserver itself.
+    pub(crate) audiences: Vec<String>,
+    /// For one question.
+    pub(crate) timeout: Duration,
+    /// How long it is remembered whose token it is.
+    pub(crate) token_lives: Lives,
+    /// How long decisions are remembered.
+    pub(crate) decision_lives: Lives,
 }
 
 /// Limits and timeouts of the agents' side.

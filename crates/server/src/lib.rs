@@ -10,6 +10,7 @@ pub mod config;
 mod control;
 mod front;
 mod guests;
+mod kubernetes;
 mod metrics;
 mod registry;
 mod reload;

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use moorline_access::{Policy, StaticTokens};
+use moorline_kube::AccessReviews;
 use moorline_model::Timestamp;
 use moorline_mux::MemoryBudget;
 use moorline_process::{Phases, Tasks};
@@ -35,6 +36,8 @@ pub(crate) struct State {
     pub(crate) tokens: ArcSwap<StaticTokens>,
     /// Whom to ask about tokens that are not in that table.
     pub(crate) authenticators: Chain,
+    /// Who decides instead of the policy, where the management cluster's Kubernetes is to.
+    pub(crate) access_reviews: Option<Arc<AccessReviews>>,
     /// The API group of `managedclusters` in policies.
     pub(crate) api_group: String,
     /// Limits and timeouts of the gateway.
@@ -56,6 +59,9 @@ pub(crate) struct State {
 impl State {
     /// Who decides, as things stand. Ask for it anew for each request.
     pub(crate) fn judge(&self) -> Judge {
-        Judge::Policy(self.policy.load_full())
+        match &self.access_reviews {
+            Some(reviews) => Judge::Kubernetes(Arc::clone(reviews)),
+            None => Judge::Policy(self.policy.load_full()),
+        }
     }
 }

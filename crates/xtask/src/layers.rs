@@ -24,9 +24,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("process", &["model"]),
     ("store", &["model"]),
     ("demo", &["model"]),
+    // Stands where `access` asks for an authenticator and an authorizer, so it knows those two traits.
+    ("kube", &["model", "access"]),
     // L3: compose
     ("agent", &["model", "impersonation", "wire", "pki", "mux", "mtls", "process"]),
-    ("server", &["model", "access", "impersonation", "wire", "pki", "ca", "api", "mux", "mtls", "process", "store"]),
+    (
+        "server",
+        &["model", "access", "impersonation", "wire", "pki", "ca", "api", "kube", "mux", "mtls", "process", "store"],
+    ),
     // The quickstart runs server, agent and demo API in one process: two edges sideways, named here.
     ("cli", &["model", "api", "pki", "mtls", "process", "demo", "server", "agent"]),
 ];
@@ -40,6 +45,8 @@ const ONLY_USED_BY: &[(&str, &[&str])] = &[
     ("rcgen", &["ca"]),
     ("x509-parser", &["pki"]),
     ("redb", &["store"]),
+    ("kube", &["kube"]),
+    ("k8s-openapi", &["kube"]),
     ("tracing-subscriber", &["process"]),
     ("clap_complete", &["cli"]),
 ];
@@ -98,7 +105,7 @@ mod tests {
     #[test]
     fn the_agent_links_no_signer_and_no_policy() {
         let (_, agent) = MAY_USE.iter().find(|(name, _)| *name == "agent").unwrap();
-        for wall in ["ca", "access", "api", "store", "server"] {
+        for wall in ["ca", "access", "api", "kube", "store", "server"] {
             assert!(forbidden("agent", agent, &format!("moorline-{wall}")).is_some(), "{wall}");
         }
     }

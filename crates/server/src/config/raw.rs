@@ -54,7 +54,45 @@ pub struct RawConfig {
     #[arg(long, value_name = "FILE", env = "MOORLINE_AUTHORIZATION_POLICY_FILE")]
     pub authorization_policy_file: Option<PathBuf>,
 
-    /// API group of managedclusters in the policy [default: moorline.io]
+    /// Ask the management cluster's Kubernetes (TokenReview) about bearer tokens that are not in the table
+    #[arg(long, env = "MOORLINE_KUBERNETES_AUTHN")]
+    pub kubernetes_authn: bool,
+
+    /// Let the management cluster's Kubernetes (SubjectAccessReview) decide who may do what, instead of the policy file
+    #[arg(long, env = "MOORLINE_KUBERNETES_AUTHZ")]
+    pub kubernetes_authz: bool,
+
+    /// How to reach the management cluster's Kubernetes [default: the service account of the pod]
+    #[arg(long, value_name = "FILE", env = "MOORLINE_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Audience that a token must be for; may be repeated, and one of them is enough
+    /// [default: the kube-apiserver's own]
+    #[arg(long = "api-audiences", value_name = "AUDIENCE", env = "MOORLINE_API_AUDIENCES", value_delimiter = ',')]
+    pub api_audiences: Vec<String>,
+
+    /// How long the management cluster's Kubernetes may take for an answer [default: 5s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_KUBERNETES_TIMEOUT")]
+    pub kubernetes_timeout: Option<String>,
+
+    /// How long it is remembered whose token it is: so long at most does a revoked one work [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_AUTHENTICATION_CACHE_TTL")]
+    pub authentication_cache_ttl: Option<String>,
+
+    /// How long it is remembered that a token is nobody's [default: 5s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_AUTHENTICATION_CACHE_UNAUTHENTICATED_TTL")]
+    pub authentication_cache_unauthenticated_ttl: Option<String>,
+
+    /// How long it is remembered that Kubernetes allows something [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_AUTHORIZATION_CACHE_AUTHORIZED_TTL")]
+    pub authorization_cache_authorized_ttl: Option<String>,
+
+    /// How long it is remembered that it does not [default: 5s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_AUTHORIZATION_CACHE_UNAUTHORIZED_TTL")]
+    pub authorization_cache_unauthorized_ttl: Option<String>,
+
+    /// API group of managedclusters in rules; with projectcalico.org, roles written for Calico work as they are
+    /// [default: moorline.io]
     #[arg(long, value_name = "GROUP", env = "MOORLINE_API_GROUP")]
     pub api_group: Option<String>,
 

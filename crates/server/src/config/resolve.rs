@@ -4,9 +4,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use moorline_kube::Lives;
 use moorline_process::Plan;
 
-use super::{Config, GatewayConfig, HostPort, KeyFiles, Problem, Problems, RawConfig, TunnelConfig, units};
+use super::{
+    Config, GatewayConfig, HostPort, KeyFiles, KubernetesConfig, Problem, Problems, RawConfig, TunnelConfig, units,
+};
 use crate::{bootstrap::StateDir, reload};
 
 const DURATION_REMEDY: &str = "write a number and its unit: 500ms, 30s, 2m, 1h, 365d";
@@ -33,6 +36,7 @@ impl Config {
         let readable = (found.0.0.len() == before).then_some(tunnel_listen);
         let public = found.public_address(raw.public_tunnel_address.as_deref(), readable);
         let (tunnel, gateway) = (tunnel(&mut found, &raw), gateway(&mut found, &raw));
+        let kubernetes = kubernetes(&mut found, &raw);
         let gateway_keys = found.keys(raw.tls_cert_file, raw.tls_private_key_file);
         let config = Self {
             public_tunnel_address: public,
@@ -53,6 +57,7 @@ impl Config {
                 state.policy(),
                 reload::check_policy,
             ),
+            kubernetes,
             api_group: found.group(raw.api_group),
             agent_certificate_life: found.span(
                 "--agent-certificate-life",
@@ -101,6 +106,40 @@ fn gateway(found: &mut Found, raw: &RawConfig) -> GatewayConfig {
         response_timeout: found.span("--response-timeout", raw.response_timeout.as_deref(), "90s"),
         max_requests_per_user: found.count("--max-requests-per-user", raw.max_requests_per_user, 1000),
         max_requests_per_cluster: found.count("--max-requests-per-cluster", raw.max_requests_per_cluster, 4000),
+    }
+}
+
+fn kubernetes(found: &mut Found, raw: &RawConfig) -> KubernetesConfig {
+    let (authn, authz) = (raw.kubernetes_authn, raw.kubernetes_authz);
+    if raw.kubeconfig.is_some() && !authn && !authz {
+        let what = "is given, but nothing is to be asked of Kubernetes";
+        found.0.add("--kubeconfig", what, "add --kubernetes-authn or --kubernetes-authz, or leave it out");
+    }
+    if !raw.api_audiences.is_empty() && !authn {
+        let what = "is given, but Kubernetes is not asked about tokens";
+        found.0.add("--api-audiences", what, "add --kubernetes-authn, or leave it out");
+    }
+    if raw.authorization_policy_file.is_some() && authz {
+        let what = "is given, but Kubernetes decides";
+        found.0.add("--authorization-policy-file", what, "leave out this or --kubernetes-authz");
+    }
+    let mut ttl = |flag: &str, text: &Option<String>, default| found.span(flag, text.as_deref(), default);
+    let token_lives = Lives {
+        yes: ttl("--authentication-cache-ttl", &raw.authentication_cache_ttl, "10s"),
+        no: ttl("--authentication-cache-unauthenticated-ttl", &raw.authentication_cache_unauthenticated_ttl, "5s"),
+    };
+    let decision_lives = Lives {
+        yes: ttl("--authorization-cache-authorized-ttl", &raw.authorization_cache_authorized_ttl, "10s"),
+        no: ttl("--authorization-cache-unauthorized-ttl", &raw.authorization_cache_unauthorized_ttl, "5s"),
+    };
+    KubernetesConfig {
+        authn,
+        authz,
+        kubeconfig: raw.kubeconfig.clone(),
+        audiences: raw.api_audiences.clone(),
+        timeout: ttl("--kubernetes-timeout", &raw.kubernetes_timeout, "5s"),
+        token_lives,
+        decision_lives,
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderValue};
 use moorline_access::{Attributes, Authorizer, AuthorizerUnavailable, Decision, Permit, Policy};
+use moorline_kube::AccessReviews;
 use moorline_model::{ClusterName, Identity};
 
 use super::{
@@ -40,6 +41,8 @@ impl Permitted {
 pub(crate) enum Judge {
     /// The roles and bindings of the policy file, as they are at the moment.
     Policy(Arc<Policy>),
+    /// The roles and bindings of the management cluster.
+    Kubernetes(Arc<AccessReviews>),
 }
 
 impl Authorizer for Judge {
@@ -50,6 +53,7 @@ impl Authorizer for Judge {
     ) -> Result<Decision, AuthorizerUnavailable> {
         match self {
             Self::Policy(policy) => Ok(policy.decide(who, what)),
+            Self::Kubernetes(reviews) => reviews.decide(who, what).await,
         }
     }
 }

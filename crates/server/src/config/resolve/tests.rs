@@ -99,3 +99,33 @@ fn an_address_that_cannot_be_read_is_the_only_problem() {
     let problems = Config::resolve(wrong).unwrap_err().to_string();
     assert!(problems.starts_with("--tunnel-listen: \"nope\"") && problems.lines().count() == 1, "{problems}");
 }
+
+#[test]
+fn what_is_meant_for_kubernetes_needs_kubernetes() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = RawConfig {
+        kubeconfig: Some("/nowhere/kubeconfig".into()),
+        api_audiences: vec!["moorline".to_owned()],
+        authentication_cache_ttl: Some("0".to_owned()),
+        ..raw(dir.path())
+    };
+    let problems = Config::resolve(raw.clone()).unwrap_err().to_string();
+    for flag in ["--kubeconfig", "--api-audiences", "--authentication-cache-ttl"] {
+        assert!(problems.contains(flag), "{problems}");
+    }
+    let policy = dir.path().join("policy.yaml");
+    std::fs::write(&policy, "").unwrap();
+    let asked = RawConfig {
+        kubernetes_authn: true,
+        kubernetes_authz: true,
+        authentication_cache_ttl: None,
+        authorization_policy_file: Some(policy),
+        ..raw
+    };
+    let problems = Config::resolve(asked.clone()).unwrap_err().to_string();
+    assert!(problems.starts_with("--authorization-policy-file") && problems.lines().count() == 1, "{problems}");
+    let config = Config::resolve(RawConfig { authorization_policy_file: None, ..asked }).unwrap();
+    assert!(config.kubernetes.authn && config.kubernetes.authz);
+    assert_eq!(config.kubernetes.audiences, ["moorline"]);
+    assert_eq!(config.kubernetes.timeout.as_secs(), 5);
+}

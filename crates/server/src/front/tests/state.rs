@@ -68,6 +68,7 @@ pub(super) fn build(parts: Parts, handle: Handle, pool: &Arc<Pool>) -> (Arc<Stat
         policy: ArcSwap::from_pointee(parts.policy),
         tokens: ArcSwap::from_pointee(parts.tokens),
         authenticators: Chain::default(),
+        access_reviews: None,
         api_group: "moorline.io".to_owned(),
         gateway: parts.gateway,
         tunnel: tunnel(),

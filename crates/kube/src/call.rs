@@ -1,0 +1,84 @@
+//! One question to the kube-apiserver and its answer, within a time and a size.
+//!
+//! Called by both kinds of reviews. Errors never repeat what was sent or answered: a `TokenReview` comes back with the
+//! token in it.
+
+use std::error::Error;
+
+use http::{Method, Request, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper_util::client::legacy;
+use k8s_openapi::Resource;
+use kube::client::Body;
+use serde::{Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+use crate::Connection;
+
+/// Bytes of an answer: an identity has at most half a mebibyte, and a review repeats its question.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+
+/// Why a question has no answer.
+#[derive(Debug, Error)]
+pub(crate) enum CallError {
+    #[error("no answer in time")]
+    Timeout,
+    #[error("the question cannot be written")]
+    Question,
+    #[error("the kube-apiserver cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("our own credential cannot be read, or the plugin for it failed")]
+    Credential,
+    #[error("the kube-apiserver answered {0}")]
+    Refused(u16),
+    #[error("the answer broke off or is too large")]
+    Broken,
+    #[error("the answer is no {0}")]
+    Garbage(&'static str),
+}
+
+impl Connection {
+    /// Asks for a review: what is posted comes back with its `status` filled in.
+    pub(crate) async fn review<R>(&self, review: &R) -> Result<R, CallError>
+    where
+        R: Resource + Serialize + DeserializeOwned,
+    {
+        tokio::time::timeout(self.timeout, self.ask(review)).await.unwrap_or(Err(CallError::Timeout))
+    }
+
+    async fn ask<R>(&self, review: &R) -> Result<R, CallError>
+    where
+        R: Resource + Serialize + DeserializeOwned,
+    {
+        // Only closed by nobody: it lives as long as we do.
+        let _turn = self.calls.acquire().await.ok();
+        let question = serde_json::to_vec(review).ok().ok_or(CallError::Question)?;
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("/apis/{}/{}/{}", R::GROUP, R::VERSION, R::URL_PATH_SEGMENT))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, "application/json")
+            .body(Body::from(question))
+            .ok()
+            .ok_or(CallError::Question)?;
+        let response = self.client.send(request).await.map_err(|error| unreachable(&error))?;
+        if !response.status().is_success() {
+            return Err(CallError::Refused(response.status().as_u16()));
+        }
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.ok().ok_or(CallError::Broken)?;
+        // The error of the parser would quote what it met.
+        serde_json::from_slice(&body.to_bytes()).ok().ok_or(CallError::Garbage(R::KIND))
+    }
+}
+
+/// Words for a call that failed. Only errors of the network are quoted: those of credential plugins hold what the
+/// plugin printed.
+fn unreachable(error: &kube::Error) -> CallError {
+    let mut cause: &dyn Error = error;
+    let mut of_network = false;
+    while let Some(source) = cause.source() {
+        of_network |= source.is::<legacy::Error>();
+        cause = source;
+    }
+    if of_network { CallError::Unreachable(cause.to_string()) } else { CallError::Credential }
+}
