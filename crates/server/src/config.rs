@@ -142,6 +142,8 @@ pub(crate) struct GatewayConfig {
     /// From the last byte of a short request to the head of its response: kube-apiserver gives up after 60 s. Watches,
     /// followed logs and what runs long otherwise have no such limit; upgrades do.
     pub(crate) response_timeout: Duration,
+    /// How often it is asked again whether a watch, a followed log or an upgraded connection may go on.
+    pub(crate) recheck_interval: Duration,
     /// Requests of one user that run at once; one more gets 429.
     pub(crate) max_requests_per_user: usize,
     /// Requests to one cluster that run at once; one more gets 429. Each session has a limit of streams besides.

@@ -14,6 +14,7 @@
 //! | `pool` | a stream of it | 429, 503 |
 //! | `forward`, `clean` | the head of a response | 502, 504 |
 //! | `upgrade`, `body` | bytes until the end | a cut that shows |
+//! | `vigil` | a right that is still there | the same cut |
 //! | `respond` | a `Status` for whatever failed | |
 
 mod account;
@@ -32,6 +33,7 @@ mod route;
 mod serve;
 mod slots;
 mod upgrade;
+mod vigil;
 
 pub(crate) use listener::Gateway;
 pub(crate) use serve::Caller;

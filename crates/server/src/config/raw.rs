@@ -184,6 +184,11 @@ pub struct RawConfig {
     #[arg(long, value_name = "DURATION", env = "MOORLINE_RESPONSE_TIMEOUT")]
     pub response_timeout: Option<String>,
 
+    /// How often it is asked again whether the user of a watch, followed log, exec or the like may go on
+    /// [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_RECHECK_INTERVAL")]
+    pub recheck_interval: Option<String>,
+
     /// How long the server goes on after SIGTERM before it stops accepting, so that load balancers notice [default: 2s]
     #[arg(long, value_name = "DURATION", env = "MOORLINE_SHUTDOWN_NOTICE")]
     pub shutdown_notice: Option<String>,

@@ -104,6 +104,7 @@ fn gateway(found: &mut Found, raw: &RawConfig) -> GatewayConfig {
         head_timeout: found.span("--head-timeout", raw.head_timeout.as_deref(), "120s"),
         open_timeout: found.span("--open-timeout", raw.open_timeout.as_deref(), "10s"),
         response_timeout: found.span("--response-timeout", raw.response_timeout.as_deref(), "90s"),
+        recheck_interval: found.span("--recheck-interval", raw.recheck_interval.as_deref(), "10s"),
         max_requests_per_user: found.count("--max-requests-per-user", raw.max_requests_per_user, 1000),
         max_requests_per_cluster: found.count("--max-requests-per-cluster", raw.max_requests_per_cluster, 4000),
     }

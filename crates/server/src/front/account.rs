@@ -28,6 +28,8 @@ pub(super) enum End {
     Lost,
     /// The user hung up.
     HungUp,
+    /// The user's right, or their credential, ended while it ran.
+    Forbidden,
 }
 
 /// The account of one request.
@@ -152,6 +154,10 @@ impl Drop for Account {
             End::Lost => {
                 self.metrics.bodies_lost.inc();
                 "lost"
+            }
+            End::Forbidden => {
+                self.metrics.forbidden.inc();
+                "forbidden"
             }
             End::HungUp => {
                 self.metrics.hung_up.inc();

@@ -81,8 +81,8 @@ pub(super) struct Sources<'a> {
     pub(super) tokens: &'a StaticTokens,
     /// Who is asked about all other tokens.
     pub(super) chain: &'a Chain,
-    /// Where it is counted.
-    pub(super) metrics: &'a Metrics,
+    /// Where it is counted; nowhere if it is not the first time for this request.
+    pub(super) metrics: Option<&'a Metrics>,
 }
 
 /// Why nobody knows who asks. Never repeats what was sent.
@@ -103,6 +103,9 @@ pub(crate) enum AuthnError {
     /// The certificate was valid when the connection began.
     #[error("the client certificate has expired since the connection began")]
     Expired,
+    /// It is now somebody else's, or its user has other groups than when the request began.
+    #[error("the credential now stands for another identity")]
+    Changed,
     /// Whoever might know the token cannot be asked.
     #[error(transparent)]
     Unavailable(AuthenticatorUnavailable),
@@ -122,7 +125,9 @@ impl Authenticated {
             if clock::now() > certificate.not_after {
                 return Err(AuthnError::Expired);
             }
-            sources.metrics.by_certificate.inc();
+            if let Some(metrics) = sources.metrics {
+                metrics.by_certificate.inc();
+            }
             return Ok(Self { identity: certificate.identity.clone() });
         }
         let token = bearer(headers)?;
@@ -130,7 +135,9 @@ impl Authenticated {
             Some(identity) => identity,
             None => sources.chain.find(token).await?,
         };
-        sources.metrics.by_token.inc();
+        if let Some(metrics) = sources.metrics {
+            metrics.by_token.inc();
+        }
         Ok(Self { identity })
     }
 

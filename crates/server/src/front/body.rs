@@ -21,6 +21,7 @@ use thiserror::Error;
 use super::{
     account::{Account, End},
     pool::Lease,
+    vigil::Vigil,
 };
 
 /// What a user sends, on its way to the tunnel.
@@ -101,6 +102,9 @@ pub(crate) enum BodyError {
     /// A watch, in the middle of an event for all that is known.
     #[error("this server is about to stop")]
     Draining,
+    /// Its user may not go on.
+    #[error("the request is not permitted any more")]
+    Forbidden,
     /// Our own pages failed.
     #[error("the response cannot be read")]
     Control(#[source] axum::Error),
@@ -112,6 +116,7 @@ pub(crate) struct Proxied {
     lease: Option<Lease>,
     account: Option<Account>,
     watch: Option<Watch>,
+    vigil: Option<Vigil>,
 }
 
 /// A watch ends by itself when this server is about to stop, so that its client resumes elsewhere at once instead of
@@ -126,13 +131,19 @@ pub(super) struct Watch {
 
 impl Body {
     /// The body of a response whose head has just arrived.
-    pub(super) fn proxied(incoming: Incoming, lease: Lease, mut account: Account, watch: Option<Watch>) -> Self {
+    pub(super) fn proxied(
+        incoming: Incoming,
+        lease: Lease,
+        mut account: Account,
+        watch: Option<Watch>,
+        vigil: Option<Vigil>,
+    ) -> Self {
         if incoming.is_end_stream() {
             lease.give_back();
             account.ends(End::Complete);
             return Self::Own(None);
         }
-        Self::Proxied(Proxied { incoming, lease: Some(lease), account: Some(account), watch })
+        Self::Proxied(Proxied { incoming, lease: Some(lease), account: Some(account), watch, vigil })
     }
 }
 
@@ -162,6 +173,9 @@ impl Body {
     /// Ready when it ends although nobody takes anything of it.
     fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         let Self::Proxied(proxied) = self else { return Poll::Pending };
+        if proxied.poll_forbidden(cx).is_ready() {
+            return Poll::Ready(BodyError::Forbidden);
+        }
         let Some(lease) = &proxied.lease else { return Poll::Pending };
         ready!(lease.poll_shed(cx));
         proxied.end(End::Lost);
@@ -180,7 +194,23 @@ impl Proxied {
         }
     }
 
+    /// Ready when its user may not go on.
+    fn poll_forbidden(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(vigil) = &mut self.vigil else { return Poll::Pending };
+        let _cause = ready!(vigil.as_mut().poll(cx));
+        self.vigil = None;
+        // Not given back: the agent is to hear at once that it is over.
+        self.lease = None;
+        self.end(End::Forbidden);
+        Poll::Ready(())
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.poll_forbidden(cx).is_ready() {
+            // A watch's client asks again, and is told why not.
+            let whole = self.watch.as_ref().is_some_and(Watch::is_whole);
+            return Poll::Ready((!whole).then_some(Err(BodyError::Forbidden)));
+        }
         if let Some(last) = self.watch.as_mut().and_then(|watch| watch.poll_last(cx)) {
             // Not given back: the agent is to hear at once that nobody watches any more.
             self.lease = None;

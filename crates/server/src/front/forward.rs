@@ -29,6 +29,7 @@ use super::{
     route::Routed,
     slots::{Slot, SlotsByName},
     upgrade::Switch,
+    vigil::Vigil,
 };
 
 /// The name by which a request calls its host inside the tunnel. The agent writes the kube-apiserver's own.
@@ -100,7 +101,12 @@ impl Routed {
 impl Forwarded {
     /// The response for the user. `account` ends with its body, or with the splice of the upgrade, which comes as the
     /// second value for the caller to run.
-    pub(super) fn deliver(self, mut account: Account, phases: &Phases) -> (Response<Body>, Option<Switch>) {
+    pub(super) fn deliver(
+        self,
+        mut account: Account,
+        vigil: Option<Vigil>,
+        phases: &Phases,
+    ) -> (Response<Body>, Option<Switch>) {
         account.hold(self.slots.0, self.slots.1, self.routed);
         account.answered(self.response.status().as_u16());
         let Some(mut switch) = self.switch else {
@@ -109,9 +115,9 @@ impl Forwarded {
                 let lines = is_lines(&self.response);
                 Watch::new(async move { phases.reached(Phase::Draining).await }, lines)
             });
-            return (self.response.map(|incoming| Body::proxied(incoming, self.lease, account, watch)), None);
+            return (self.response.map(|incoming| Body::proxied(incoming, self.lease, account, watch, vigil)), None);
         };
-        switch.keep(self.lease, account);
+        switch.keep(self.lease, account, vigil);
         (self.response.map(|_nothing| Body::Own(None)), Some(switch))
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Metrics {
     pub(super) upgraded: Gauge,
     /// Answers cut because the tunnel broke in the middle.
     pub(super) bodies_lost: Counter,
+    /// Requests that were ended while they ran, since they were not permitted any more.
+    pub(super) forbidden: Counter,
     /// Requests whose user hung up first.
     pub(super) hung_up: Counter,
 }
@@ -102,6 +104,11 @@ impl Metrics {
             bodies_lost: registry.register(
                 "gateway_bodies_lost",
                 "Responses cut because the tunnel broke in the middle",
+                Counter::default(),
+            ),
+            forbidden: registry.register(
+                "gateway_ended_forbidden",
+                "Running requests ended because their user may not go on",
                 Counter::default(),
             ),
             hung_up: registry.register("gateway_hung_up", "Requests whose user hung up first", Counter::default()),

@@ -28,6 +28,7 @@ use super::{
     listener::Shared,
     request::{self, Target},
     respond::{self, Asked, Cause},
+    vigil::{self, Vigil},
 };
 
 /// Who calls our own API: an extension of every request that reaches its router.
@@ -105,9 +106,9 @@ impl Served {
             self.steps(request, &request_id, &mut account).await
         };
         let mut response = match answered {
-            Ok(Answered::Proxied(forwarded)) => {
+            Ok(Answered::Proxied(forwarded, vigil)) => {
                 self.shared.metrics.head_seconds.observe(account.age().as_secs_f64());
-                self.deliver(forwarded, account)
+                self.deliver(forwarded, vigil, account)
             }
             Ok(Answered::Own(response)) => {
                 account.answered(response.status().as_u16());
@@ -160,20 +161,32 @@ impl Served {
             cluster: permitted.permit().cluster().as_str(),
         };
         account.describe(&outgoing.request_id, outgoing.request.method(), outgoing.path.path(), who);
+        let vigil = runs_long(&outgoing).then(|| {
+            let asked = vigil::Asked::new(self.certificate.as_ref(), outgoing.request.headers(), permitted.permit());
+            asked.watch(Arc::clone(state), state.gateway.recheck_interval)
+        });
         let routed = permitted.route(&state.registry)?;
         let limits = Limits {
             clusters: &self.shared.clusters,
             open: state.gateway.open_timeout,
             response_head: state.gateway.response_timeout,
         };
-        let forwarded = routed.forward(outgoing, &limits, &self.shared.metrics).await?;
-        Ok(Answered::Proxied(forwarded))
+        let forwarding = routed.forward(outgoing, &limits, &self.shared.metrics);
+        let Some(mut vigil) = vigil else { return Ok(Answered::Proxied(forwarding.await?, None)) };
+        let head = tokio::select! {
+            forwarded = forwarding => Head::Came(Box::new(forwarded)),
+            cause = &mut vigil => Head::Forbidden(cause),
+        };
+        match head {
+            Head::Came(forwarded) => Ok(Answered::Proxied((*forwarded)?, Some(vigil))),
+            Head::Forbidden(cause) => Err(cause),
+        }
     }
 
     async fn authenticate(&self, request: &Request<Incoming>) -> Result<Authenticated, Cause> {
         let state = &self.shared.state;
         let tokens = state.tokens.load_full();
-        let sources = Sources { tokens: &tokens, chain: &state.authenticators, metrics: &self.shared.metrics };
+        let sources = Sources { tokens: &tokens, chain: &state.authenticators, metrics: Some(&self.shared.metrics) };
         let found = Authenticated::find(self.certificate.as_deref(), &sources, request.headers())
             .await
             .map_err(Cause::Unauthenticated)?;
@@ -183,8 +196,8 @@ impl Served {
         Ok(found)
     }
 
-    fn deliver(&self, forwarded: Forwarded, account: Account) -> Response<Body> {
-        let (response, switch) = forwarded.deliver(account, &self.shared.state.phases);
+    fn deliver(&self, forwarded: Forwarded, vigil: Option<Vigil>, account: Account) -> Response<Body> {
+        let (response, switch) = forwarded.deliver(account, vigil, &self.shared.state.phases);
         if let Some(switch) = switch {
             let state = &self.shared.state;
             let upgraded = self.shared.metrics.upgraded.clone();
@@ -228,8 +241,19 @@ impl Served {
 
 #[expect(clippy::large_enum_variant, reason = "lives for one call; a box would be an allocation for each request")]
 enum Answered {
-    Proxied(Forwarded),
+    Proxied(Forwarded, Option<Vigil>),
     Own(Response<Body>),
+}
+
+/// What comes first of a request that runs long: it may be hours until the head of a followed log.
+enum Head {
+    Came(Box<Result<Forwarded, Cause>>),
+    Forbidden(Cause),
+}
+
+fn runs_long(outgoing: &Outgoing) -> bool {
+    let upgrade = outgoing.request.headers().contains_key(header::UPGRADE);
+    upgrade || moorline_wire::may_take_long(outgoing.path.path(), outgoing.path.query())
 }
 
 /// A fresh id. The random bits come from the thread's own generator: an id must be unique, not secret.

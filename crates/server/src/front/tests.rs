@@ -11,3 +11,4 @@ mod spoof;
 mod state;
 mod upgrade;
 mod user;
+mod vigil;

@@ -14,6 +14,7 @@ use moorline_process::Phases;
 use super::{
     account::{Account, End},
     pool::Lease,
+    vigil::Vigil,
 };
 
 /// Bytes copied at once, in each direction; and how long a user who still sends is read from after the cluster has
@@ -25,38 +26,55 @@ pub(super) struct Switch {
     user: OnUpgrade,
     agent: OnUpgrade,
     held: Option<(Lease, Account)>,
+    vigil: Option<Vigil>,
 }
 
 impl Switch {
     pub(super) fn new(user: OnUpgrade, agent: OnUpgrade) -> Self {
-        Self { user, agent, held: None }
+        Self { user, agent, held: None, vigil: None }
     }
 
-    /// Keeps what must last as long as the connection.
-    pub(super) fn keep(&mut self, lease: Lease, account: Account) {
+    /// Keeps what must last as long as the connection, and what ends it when its user may not go on.
+    pub(super) fn keep(&mut self, lease: Lease, account: Account, vigil: Option<Vigil>) {
         self.held = Some((lease, account));
+        self.vigil = vigil;
     }
 
     /// Passes bytes until the end, or until the process ends.
     pub(super) async fn run(self, phases: Phases) {
-        let Self { user, agent, held } = self;
+        let Self { user, agent, held, vigil } = self;
+        let forbidden = async {
+            match vigil {
+                Some(vigil) => vigil.await,
+                None => std::future::pending().await,
+            }
+        };
         let ended = tokio::select! {
-            ended = splice(user, agent) => Some(ended),
-            () = phases.cancelled() => None,
+            ended = splice(user, agent) => Ended::Itself(ended),
+            _cause = forbidden => Ended::Forbidden,
+            () = phases.cancelled() => Ended::Process,
         };
         let Some((_lease, mut account)) = held else { return };
         match ended {
-            Some(Ok(sent)) => {
+            Ended::Itself(Ok(sent)) => {
                 account.sent(usize::try_from(sent).unwrap_or(usize::MAX));
                 account.ends(End::Complete);
             }
-            Some(Err(error)) => {
+            Ended::Itself(Err(error)) => {
                 tracing::debug!(%error, "an upgraded connection was cut");
                 account.ends(End::Lost);
             }
-            None => account.ends(End::Lost),
+            Ended::Forbidden => account.ends(End::Forbidden),
+            Ended::Process => account.ends(End::Lost),
         }
     }
+}
+
+/// What ended an upgraded connection.
+enum Ended {
+    Itself(Result<u64, SpliceError>),
+    Forbidden,
+    Process,
 }
 
 async fn splice(user: OnUpgrade, agent: OnUpgrade) -> Result<u64, SpliceError> {

@@ -31,6 +31,7 @@ pub(super) fn gateway() -> GatewayConfig {
         head_timeout: Duration::from_secs(120),
         open_timeout: Duration::from_secs(10),
         response_timeout: Duration::from_secs(90),
+        recheck_interval: Duration::from_secs(10),
         max_requests_per_user: 64,
         max_requests_per_cluster: 64,
     }
