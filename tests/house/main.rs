@@ -11,6 +11,7 @@ mod outages;
 mod people;
 mod refusals;
 mod reloads;
+mod reviews;
 mod sessions;
 mod smoke;
 mod spoofing;

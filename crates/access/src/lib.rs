@@ -18,7 +18,7 @@ pub use attributes::{Action, Attributes};
 pub use authenticator::{Authenticator, AuthenticatorUnavailable};
 pub use authorizer::{Authorizer, AuthorizerUnavailable, Decision};
 pub use denied::{Denied, Forbidden};
-pub use permit::{Grant, Permit, administer, reach};
+pub use permit::{Grant, Permit, administer, reach, review};
 pub use policy::Policy;
 pub use problems::{Problem, Problems};
 pub use request::RequestAttributes;

@@ -137,6 +137,24 @@ pub async fn administer<A: Authorizer + ?Sized>(
     grant(authorizer, api_group, authenticated, as_whom, Action::Administer { verb, name }).await
 }
 
+/// What the authorizer says of anything, and of whom: for explanations, proof of nothing.
+///
+/// # Errors
+/// They may not act as that other one, or nobody could be asked.
+pub async fn review<A: Authorizer + ?Sized>(
+    authorizer: &A,
+    authenticated: Identity,
+    as_whom: Option<Identity>,
+    what: &Attributes<'_>,
+) -> Result<(Identity, Decision), Denied> {
+    let who = match as_whom {
+        None => authenticated,
+        Some(whom) => act(authorizer, &authenticated, whom).await?,
+    };
+    let decision = authorizer.decide(&who, what).await.map_err(Denied::Unavailable)?;
+    Ok((who, decision))
+}
+
 async fn grant<A: Authorizer + ?Sized>(
     authorizer: &A,
     api_group: &str,

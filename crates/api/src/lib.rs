@@ -6,6 +6,7 @@
 mod cluster;
 mod enrolment;
 pub mod paths;
+mod review;
 mod server;
 
 pub use cluster::{
@@ -13,6 +14,7 @@ pub use cluster::{
     ObjectMeta, Session, condition,
 };
 pub use enrolment::{CreateCluster, CreatedCluster, Enrolment, PrivateKeyPem};
+pub use review::{AccessAnswer, AccessQuestion};
 pub use server::{ServerStatus, Version};
 
 /// The API group of our objects, unless the server is configured with another.

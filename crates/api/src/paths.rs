@@ -9,6 +9,9 @@ pub const PREFIX: &str = "/v1";
 /// a [`crate::CreatedCluster`].
 pub const CLUSTERS: &str = "/v1/clusters";
 
+/// `POST` takes a [`crate::AccessQuestion`] and answers with a [`crate::AccessAnswer`].
+pub const ACCESS_REVIEWS: &str = "/v1/accessreviews";
+
 /// `GET` answers with a [`crate::ServerStatus`].
 pub const STATUS: &str = "/v1/status";
 
@@ -34,7 +37,7 @@ mod tests {
     #[test]
     fn all_are_below_the_prefix() {
         let east = "east".parse().unwrap();
-        for path in [CLUSTERS, STATUS, VERSION, &cluster(&east)] {
+        for path in [CLUSTERS, ACCESS_REVIEWS, STATUS, VERSION, &cluster(&east)] {
             assert!(path.starts_with(PREFIX), "{path}");
         }
         assert_eq!(cluster(&east), "/v1/clusters/east");

@@ -39,6 +39,9 @@ pub(crate) enum Command {
     /// Add, list, show and delete managed clusters
     #[command(subcommand, visible_alias = "clusters", after_help = examples::CLUSTER)]
     Cluster(ClusterCommand),
+    /// Ask what somebody may do, and by which rule
+    #[command(subcommand, after_help = examples::AUTH)]
+    Auth(AuthCommand),
     /// Write a context with which plain kubectl reaches a managed cluster
     #[command(after_help = examples::KUBECONFIG)]
     Kubeconfig(KubeconfigArgs),
@@ -175,6 +178,37 @@ pub(crate) struct ClusterDeleteArgs {
     /// The names of the clusters
     #[arg(required = true)]
     pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuthCommand {
+    /// Say whether you, or somebody you may act as, may do something; exit code 0 for yes, 1 for no
+    #[command(name = "can-i", after_help = examples::CAN_I)]
+    CanI(CanIArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CanIArgs {
+    /// get (to reach a cluster, or to show it), list, create, update, delete, impersonate or any other verb
+    pub(crate) verb: String,
+    /// managedclusters, or any RESOURCE or RESOURCE.GROUP, or a /PATH
+    pub(crate) resource: String,
+    /// The name of the one object; left out, all of them
+    pub(crate) name: Option<String>,
+    /// A part of the resource
+    #[arg(long, value_name = "PART")]
+    pub(crate) subresource: Option<String>,
+    /// Ask about this user instead; you must have the right to impersonate them
+    #[arg(long = "as", value_name = "USER")]
+    pub(crate) as_user: Option<String>,
+    /// A group of the user of --as; may be given several times
+    #[arg(long = "as-group", value_name = "GROUP", requires = "as_user")]
+    pub(crate) as_groups: Vec<String>,
+    /// Print nothing, only end with the exit code
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
 }

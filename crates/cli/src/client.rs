@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -29,6 +29,7 @@ pub(crate) struct Client {
     tls: TlsConnector,
     server_name: ServerName<'static>,
     bearer: Option<HeaderValue>,
+    acting: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// An answer that is not what was asked for.
@@ -76,7 +77,20 @@ impl Client {
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let server_name = ServerName::try_from(connection.host.clone())
             .map_err(|error| Failure::because(&format!("--server: {:?}", connection.host), &error))?;
-        Ok(Self { connection, tls: TlsConnector::from(Arc::new(tls)), server_name, bearer })
+        Ok(Self { connection, tls: TlsConnector::from(Arc::new(tls)), server_name, bearer, acting: Vec::new() })
+    }
+
+    /// As somebody else, if one is named: with the headers of `kubectl --as`.
+    pub(crate) fn acting_as(mut self, user: Option<&str>, groups: &[String]) -> Result<Self, Failure> {
+        let Some(user) = user else { return Ok(self) };
+        let named = [("--as", "impersonate-user", user)].into_iter();
+        for (flag, name, text) in named.chain(groups.iter().map(|it| ("--as-group", "impersonate-group", it.as_str())))
+        {
+            let value = HeaderValue::from_bytes(text.as_bytes()).ok().filter(|_| !text.is_empty());
+            let value = value.ok_or_else(|| Failure::bad_input([format!("{flag}: {text:?} is no name")]))?;
+            self.acting.push((HeaderName::from_static(name), value));
+        }
+        Ok(self)
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
@@ -137,6 +151,9 @@ impl Client {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(bearer) = &self.bearer {
             headers.insert(header::AUTHORIZATION, bearer.clone());
+        }
+        for (name, value) in &self.acting {
+            headers.append(name, value.clone());
         }
         let answer = async move {
             let response = sender.send_request(request).await.map_err(|error| crate::failure::chain(&error))?;

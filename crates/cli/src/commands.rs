@@ -1,5 +1,6 @@
 //! The commands, one file each. Each takes what was typed and a printer, and ends in a result or a [`Failure`].
 
+mod auth;
 mod cluster;
 mod completion;
 mod enrolment;
@@ -19,6 +20,7 @@ use crate::{
 /// Runs what was typed.
 pub(crate) async fn run(cli: Cli, printer: &mut Printer<'_>) -> Result<(), Failure> {
     match cli.command {
+        Command::Auth(command) => auth::run(command, printer).await,
         Command::Cluster(command) => cluster::run(command, printer).await,
         Command::Kubeconfig(args) => kubeconfig::run(&args, printer).await,
         Command::Status(args) => status::run(&args, printer).await,

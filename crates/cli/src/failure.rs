@@ -28,6 +28,11 @@ impl Failure {
         Self::failed(format!("{what}: {}", chain(error)))
     }
 
+    /// The answer is no, and was already given: nothing more is said.
+    pub(crate) const fn no() -> Self {
+        Self { code: FAILED, what: Vec::new(), hints: Vec::new() }
+    }
+
     /// All that is wrong with the input.
     pub(crate) fn bad_input(what: impl IntoIterator<Item = String>) -> Self {
         Self { code: BAD_INPUT, what: what.into_iter().collect(), hints: Vec::new() }

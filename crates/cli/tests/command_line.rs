@@ -41,6 +41,8 @@ fn every_command_has_help_with_examples() {
         "cluster list",
         "cluster get",
         "cluster delete",
+        "auth",
+        "auth can-i",
         "kubeconfig",
         "status",
         "completion",

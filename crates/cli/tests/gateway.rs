@@ -92,7 +92,7 @@ async fn serve(tls: TlsAcceptor, asked: Arc<Mutex<Vec<String>>>, addr: mpsc::Sen
                 asked.lock().unwrap().push(format!("{} {} {}", head.method, head.uri, String::from_utf8_lossy(&body)));
                 let known = head.headers.get("authorization").is_some_and(|value| *value == format!("Bearer {TOKEN}"));
                 let (code, body) = match known {
-                    true => answer(&head.method, head.uri.path()),
+                    true => answer(&head.method, head.uri.path(), &String::from_utf8_lossy(&body)),
                     false => failure(401, Reason::Unauthorized, "Unauthorized"),
                 };
                 let mut response = Response::new(Full::new(Bytes::from(body)));
@@ -104,7 +104,7 @@ async fn serve(tls: TlsAcceptor, asked: Arc<Mutex<Vec<String>>>, addr: mpsc::Sen
     }
 }
 
-fn answer(method: &Method, path: &str) -> (u16, String) {
+fn answer(method: &Method, path: &str, body: &str) -> (u16, String) {
     match (method.as_str(), path) {
         ("GET", "/v1/clusters") => (200, json!({"kind": "ManagedClusterList", "items": [west()]}).to_string()),
         ("GET", "/v1/clusters/west") => (200, west().to_string()),
@@ -113,6 +113,13 @@ fn answer(method: &Method, path: &str) -> (u16, String) {
             let enrolment = json!({"managementClusterAddr": "gw.example:9449", "management-cluster.crt": "CA\n",
                                    "managed-cluster.crt": "CERT\n", "managed-cluster.key": "KEY\n"});
             (201, json!({"cluster": west(), "enrolment": enrolment}).to_string())
+        }
+        ("POST", "/v1/accessreviews") => {
+            let allowed = body.contains("west");
+            let rule = allowed.then_some("ClusterRole reach via ClusterRoleBinding devs");
+            let answer =
+                json!({"allowed": allowed, "rule": rule, "user": "ann", "groups": ["dev"], "group": "moorline.io"});
+            (200, answer.to_string())
         }
         ("GET", "/v1/version") => (200, json!({"version": "9.8.7", "protocolVersion": 1}).to_string()),
         _unknown => failure(404, Reason::NotFound, "managedclusters.moorline.io \"x\" not found"),
@@ -220,4 +227,27 @@ fn strangers_are_told_what_is_wrong() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(err(&refused).contains("--certificate-authority"), "{}", err(&refused));
     assert!(gateway.asked().is_empty(), "no token was shown to a stranger");
+}
+
+#[test]
+fn can_i_answers_as_kubectl_does_and_names_the_rule() {
+    let gateway = Gateway::start();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let yes = gateway.moorline(&["auth", "can-i", "get", "managedclusters", "west"]);
+    assert_eq!((yes.status.code(), text(&yes.stdout).as_str()), (Some(0), "yes\n"), "{yes:?}");
+    assert_eq!(
+        text(&yes.stderr),
+        "User \"ann\" in groups dev: get managedclusters.moorline.io \"west\": allowed by ClusterRole reach via \
+         ClusterRoleBinding devs\n"
+    );
+    let asked = gateway.asked();
+    assert_eq!(asked, [r#"POST /v1/accessreviews {"verb":"get","resource":"managedclusters","name":"west"}"#]);
+    let no =
+        gateway.moorline(&["auth", "can-i", "delete", "managedclusters.other.io", "east", "--as=eve", "--as-group=x"]);
+    assert_eq!((no.status.code(), text(&no.stdout).as_str()), (Some(1), "no\n"), "{no:?}");
+    assert!(text(&no.stderr).ends_with("\"east\": no rule allows it\n"), "{no:?}");
+    let quiet = gateway.moorline(&["auth", "can-i", "get", "/metrics", "--quiet"]);
+    assert_eq!((quiet.status.code(), quiet.stdout.len(), quiet.stderr.len()), (Some(1), 0, 0), "{quiet:?}");
+    let wrong = gateway.moorline(&["auth", "can-i", "get", "/metrics", "name"]);
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
 }

@@ -1,4 +1,4 @@
-//! The management API under `/v1`: clusters, their enrolment, and how the server fares.
+//! The management API under `/v1`: clusters, their enrolment, what a caller may do, and how the server fares.
 //!
 //! The gateway calls the router with an authenticated [`Caller`]; each handler asks `access` whether that caller may,
 //! before it looks at anything else. Changes run to their end, whatever becomes of the caller.
@@ -6,6 +6,7 @@
 mod answer;
 mod clusters;
 pub(crate) mod issue;
+mod review;
 mod status;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub(crate) fn router(state: Arc<State>) -> Router {
     Router::new()
         .route(paths::CLUSTERS, routing::get(clusters::list).post(clusters::create))
         .route(&format!("{}/{{name}}", paths::CLUSTERS), routing::get(clusters::get).delete(clusters::delete))
+        .route(paths::ACCESS_REVIEWS, routing::post(review::review))
         .route(paths::STATUS, routing::get(status::status))
         .route(paths::VERSION, routing::get(status::version))
         .method_not_allowed_fallback(async || {

@@ -56,6 +56,17 @@ Examples:
   moorline cluster delete west
   moorline cluster delete west east";
 
+pub(super) const AUTH: &str = "\
+Examples:
+  moorline auth can-i get managedclusters west";
+
+pub(super) const CAN_I: &str = "\
+Examples:
+  moorline auth can-i get managedclusters west
+  moorline auth can-i create managedclusters --as ann --as-group dev
+  moorline auth can-i impersonate groups ops
+  moorline auth can-i get managedclusters west --quiet && echo welcome";
+
 pub(super) const KUBECONFIG: &str = "\
 Examples:
   moorline kubeconfig west
