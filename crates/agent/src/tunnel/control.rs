@@ -198,6 +198,7 @@ impl Control {
         #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else is a message is out of place here")]
         match message {
             Message::Heartbeat(Heartbeat { sequence }) => {
+                liveness.beaten((Instant::now(), SystemTime::now()));
                 self.say(&Message::HeartbeatAck(HeartbeatAck { sequence })).await
             }
             Message::HeartbeatAck(HeartbeatAck { sequence }) => {

@@ -18,6 +18,9 @@ const SANE: std::ops::RangeInclusive<Duration> = Duration::from_millis(20)..=Dur
 /// The share by which each interval is shortened at random, at most, so that the beats of a fleet spread.
 const JITTER: f64 = 0.2;
 
+/// So many intervals pass at most between two heartbeats of ours, however often the server sends some.
+const OWN_BEAT_EVERY: u32 = 12;
+
 /// The state of one session's heartbeats.
 #[derive(Debug)]
 pub(super) struct Liveness {
@@ -25,6 +28,7 @@ pub(super) struct Liveness {
     heard: Instant,
     woken: (Instant, SystemTime),
     next_beat: Instant,
+    last_beat: Instant,
     sequence: u64,
     /// Sent and not answered, oldest first. At most one for each interval until the session is dead.
     unanswered: VecDeque<(u64, Instant)>,
@@ -50,6 +54,7 @@ impl Liveness {
             heard: now,
             woken: (now, wall),
             next_beat: now + interval.mul_f64(luck),
+            last_beat: now,
             sequence: 0,
             unanswered: VecDeque::new(),
         }
@@ -65,6 +70,17 @@ impl Liveness {
     /// Bytes arrived.
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard = now;
+    }
+
+    /// The server sent a heartbeat of its own, which shows as much as an answer to ours: ours can wait a little, so that
+    /// a fleet beats once and not twice. Now and then it is sent all the same, to measure the round trip.
+    pub(super) fn beaten(&mut self, (now, wall): (Instant, SystemTime)) {
+        // After a sleep it may have lain here since before, and shows nothing.
+        if !self.has_slept(now, wall) && now.saturating_duration_since(self.last_beat) < OWN_BEAT_EVERY * self.interval
+        {
+            self.woken = (now, wall);
+            self.next_beat = self.next_beat.max(now + self.interval.mul_f64(1.0 + JITTER));
+        }
     }
 
     /// A heartbeat was answered, and with it all before; gives the round trip. Numbers never sent are ignored.
@@ -95,6 +111,7 @@ impl Liveness {
     fn beat(&mut self, now: Instant, luck: f64) -> Verdict {
         self.sequence += 1;
         self.unanswered.push_back((self.sequence, now));
+        self.last_beat = now;
         self.next_beat = now + self.interval.mul_f64(1.0 - JITTER * luck);
         Verdict::Beat(self.sequence)
     }
@@ -157,6 +174,26 @@ mod tests {
         });
         assert_eq!(verdicts.len(), 720);
         assert!(verdicts.iter().all(|(_, verdict)| matches!(verdict, Verdict::Beat(_))));
+    }
+
+    #[test]
+    fn f37_a_server_that_beats_is_rarely_asked_and_found_dead_as_soon() {
+        let (mut clock, mut beats) = (Clock::new(), 0);
+        for _ in 0..720 {
+            let until = clock.1 + Duration::from_secs(5);
+            let verdicts = clock.run(until - clock.1, |liveness, now, sequence| {
+                liveness.heard(now);
+                liveness.answered(sequence, now);
+            });
+            beats += verdicts.len();
+            (clock.1, clock.2) = (until, clock.2 + (until - clock.1));
+            clock.0.heard(until);
+            clock.0.beaten((until, clock.2));
+        }
+        assert!((50..=61).contains(&beats), "{beats} in an hour");
+        let verdicts = clock.run(Duration::from_secs(60), |_, _, _| {});
+        let (died, verdict) = verdicts.last().unwrap();
+        assert!(*died <= 15 && matches!(verdict, Verdict::Dead(_)), "{verdicts:?}");
     }
 
     #[test]
