@@ -67,9 +67,9 @@ const H2_SEND_BUFFER: usize = 128 * 1024;
 const H2_PING: Duration = Duration::from_secs(30);
 const H2_PING_ANSWER: Duration = Duration::from_secs(20);
 
-/// When TCP asks a silent peer whether it is there, and how long sent bytes may stay unacknowledged.
+/// When TCP asks a silent peer whether it is there. There is no `TCP_USER_TIMEOUT` on purpose: the kernel takes a user who
+/// does not read (`kubectl exec … | less`) for one who does not acknowledge, and would cut them off.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
-const TCP_UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
 /// Bytes that the kernel may hold unsent of one connection, which without a bound grow to megabytes for a user who does
 /// not read.
@@ -351,10 +351,7 @@ fn tune(socket: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE / 3))?;
     #[cfg(target_os = "linux")]
-    {
-        socket.set_tcp_user_timeout(Some(TCP_UNACKNOWLEDGED))?;
-        socket.set_tcp_notsent_lowat(TCP_UNSENT)?;
-    }
+    socket.set_tcp_notsent_lowat(TCP_UNSENT)?;
     Ok(())
 }
 
