@@ -55,6 +55,8 @@ pub(crate) async fn played_a_part() -> Result<bool> {
             let server = house::Server::start_with(|raw| {
                 raw.heartbeat_interval = Some("5s".to_owned());
                 raw.max_sessions_per_cluster = Some(10_000);
+                // One user plays all of them.
+                raw.max_requests_per_cluster = Some(4000);
             })
             .await?;
             say(&format!("{} {} {} {}", server.gateway, server.tunnel, server.admin, server.directory().display()));

@@ -248,6 +248,48 @@ async fn f33_one_user_cannot_take_all_the_room() {
 }
 
 #[tokio::test]
+async fn f33_one_user_cannot_take_all_the_room_of_a_cluster() {
+    let house = House::with("", |raw| raw.max_requests_per_cluster = Some(8)).await;
+    let (alice, admin) = (house.user(ALICE), house.user(ADMIN));
+    let mut connection = alice.connect_http2().await.unwrap();
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let watch = alice.request(Method::GET, "/clusters/east/ticks?watch=1");
+        held.push(connection.send(watch).await.unwrap());
+    }
+    assert!(held.iter().all(|watch| watch.status() == StatusCode::OK));
+    let refused = alice.get("/clusters/east/api").await.unwrap();
+    assert_eq!(refused.code, StatusCode::TOO_MANY_REQUESTS);
+    let said = status(&refused.body);
+    assert_eq!((&said["reason"], &said["details"]["retryAfterSeconds"]), (&"TooManyRequests".into(), &1.into()));
+    assert!(said["message"].as_str().unwrap().contains("your share"), "{said}");
+    assert_eq!(admin.get("/clusters/east/api").await.unwrap().code, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn f33_who_sends_too_many_a_second_is_told_to_wait_and_nobody_else() {
+    let house = House::with("", |raw| (raw.user_qps, raw.user_burst) = (Some(1), Some(20))).await;
+    let (alice, admin) = (house.user(ALICE), house.user(ADMIN));
+    let flood = (0..200).map(|_| alice.get("/clusters/east/api"));
+    let mut answers = Vec::new();
+    for one in futures_util::future::join_all(flood).await {
+        answers.push(one.unwrap());
+    }
+    let (through, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.code == StatusCode::OK);
+    // As many as may come at once, and one for each second that it took.
+    assert!((20..60).contains(&through.len()), "{}", through.len());
+    for answer in refused {
+        assert_eq!(answer.code, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(answer.headers["retry-after"], "1");
+        assert_eq!(status(&answer.body)["details"]["retryAfterSeconds"], 1);
+    }
+    assert_eq!(alice.get("/v1/clusters").await.unwrap().code, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(admin.get("/clusters/east/api").await.unwrap().code, StatusCode::OK);
+    let told = house.server.metric("moorline_gateway_failures_total", &["cause=\"user-rate\""]).await.unwrap();
+    assert!(told >= 100.0, "{told}");
+}
+
+#[tokio::test]
 async fn f34_no_secret_is_in_any_log() {
     let house = House::new().await;
     for secret in

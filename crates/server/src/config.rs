@@ -7,7 +7,7 @@ mod raw;
 mod resolve;
 mod units;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use moorline_kube::Lives;
 use moorline_process::Plan;
@@ -148,6 +148,19 @@ pub(crate) struct GatewayConfig {
     pub(crate) max_requests_per_user: usize,
     /// Requests to one cluster that run at once; one more gets 429. Each session has a limit of streams besides.
     pub(crate) max_requests_per_cluster: usize,
+    /// Requests of one user that begin a second, to whatever cluster; one more gets 429.
+    pub(crate) user_rate: Option<Rate>,
+    /// Requests to one cluster that begin a second; one more gets 429.
+    pub(crate) cluster_rate: Option<Rate>,
+}
+
+/// Requests that may begin a second, and at once after a pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate {
+    /// Each second.
+    pub(crate) a_second: NonZeroU32,
+    /// At once.
+    pub(crate) burst: NonZeroU32,
 }
 
 /// One thing that is wrong with the configuration or with what it names.

@@ -9,7 +9,7 @@
 //! | `serve` | a request on it | 503 while draining |
 //! | `request` | a cluster, and the path there | 400, 405, 431 |
 //! | `authn` | an identity | 401 |
-//! | `authz` | a permit | 403, 429 |
+//! | `fairness`, `authz` | a permit | 429, 403 |
 //! | `route` | a live session | 404, 503 |
 //! | `pool` | a stream of it | 429, 503 |
 //! | `forward`, `clean` | the head of a response | 502, 504 |
@@ -23,6 +23,7 @@ pub(crate) mod authz;
 mod body;
 mod clean;
 mod doors;
+mod fairness;
 mod forward;
 mod listener;
 pub(crate) mod metrics;

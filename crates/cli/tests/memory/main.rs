@@ -67,7 +67,9 @@ struct House {
 
 impl House {
     async fn new() -> Self {
-        let server = Server::start_in(tempfile::tempdir().unwrap(), &["--heartbeat-interval", "5s"]).await;
+        // One user plays all readers, and one may have half of a cluster's room.
+        let flags = ["--heartbeat-interval", "5s", "--max-requests-per-cluster", "4000"];
+        let server = Server::start_in(tempfile::tempdir().unwrap(), &flags).await;
         let upstream = Upstream::start().await.unwrap();
         let agent = Agent::start(&server.create("east").await, server.tunnel, &upstream).await;
         server.connected("east").await;

@@ -163,9 +163,26 @@ pub struct RawConfig {
     #[arg(long, value_name = "N", env = "MOORLINE_MAX_REQUESTS_PER_USER")]
     pub max_requests_per_user: Option<usize>,
 
-    /// Requests to one cluster that run at once, watches included [default: 4000]
+    /// Requests to one cluster that run at once, watches included; one user alone gets half of them. Agents have a
+    /// limit of their own, --max-requests [default: 1000]
     #[arg(long, value_name = "N", env = "MOORLINE_MAX_REQUESTS_PER_CLUSTER")]
     pub max_requests_per_cluster: Option<usize>,
+
+    /// Requests of one user that may begin a second, to all clusters together [default: no limit]
+    #[arg(long, value_name = "N", env = "MOORLINE_USER_QPS")]
+    pub user_qps: Option<u32>,
+
+    /// Requests of one user that may begin at once after a pause [default: twice --user-qps]
+    #[arg(long, value_name = "N", env = "MOORLINE_USER_BURST")]
+    pub user_burst: Option<u32>,
+
+    /// Requests to one cluster that may begin a second, of all users together [default: no limit]
+    #[arg(long, value_name = "N", env = "MOORLINE_CLUSTER_QPS")]
+    pub cluster_qps: Option<u32>,
+
+    /// Requests to one cluster that may begin at once after a pause [default: twice --cluster-qps]
+    #[arg(long, value_name = "N", env = "MOORLINE_CLUSTER_BURST")]
+    pub cluster_burst: Option<u32>,
 
     /// How long a user's TLS handshake may take [default: 10s]
     #[arg(long, value_name = "DURATION", env = "MOORLINE_GATEWAY_HANDSHAKE_TIMEOUT")]

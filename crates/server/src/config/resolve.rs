@@ -2,13 +2,14 @@
 //!
 //! Called by the programs before anything starts. It reads the files that are named, and changes none.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use moorline_kube::Lives;
 use moorline_process::Plan;
 
 use super::{
-    Config, GatewayConfig, HostPort, KeyFiles, KubernetesConfig, Problem, Problems, RawConfig, TunnelConfig, units,
+    Config, GatewayConfig, HostPort, KeyFiles, KubernetesConfig, Problem, Problems, Rate, RawConfig, TunnelConfig,
+    units,
 };
 use crate::{bootstrap::StateDir, reload};
 
@@ -106,7 +107,9 @@ fn gateway(found: &mut Found, raw: &RawConfig) -> GatewayConfig {
         response_timeout: found.span("--response-timeout", raw.response_timeout.as_deref(), "90s"),
         recheck_interval: found.span("--recheck-interval", raw.recheck_interval.as_deref(), "10s"),
         max_requests_per_user: found.count("--max-requests-per-user", raw.max_requests_per_user, 1000),
-        max_requests_per_cluster: found.count("--max-requests-per-cluster", raw.max_requests_per_cluster, 4000),
+        max_requests_per_cluster: found.count("--max-requests-per-cluster", raw.max_requests_per_cluster, 1000),
+        user_rate: found.rate_of(["--user-qps", "--user-burst"], [raw.user_qps, raw.user_burst]),
+        cluster_rate: found.rate_of(["--cluster-qps", "--cluster-burst"], [raw.cluster_qps, raw.cluster_burst]),
     }
 }
 
@@ -257,6 +260,31 @@ impl Found {
             self.0.add("--handshake-rate", "0 would let nobody in", "write a number above 0");
         }
         rate.max(1)
+    }
+
+    /// Requests a second with a burst, if there is such a limit.
+    fn rate_of(&mut self, flags: [&str; 2], given: [Option<u32>; 2]) -> Option<Rate> {
+        let [qps, burst] = flags;
+        let remedy = format!("write a number above 0, or leave out {qps} for no limit");
+        let mut number = |flag, given: Option<u32>| {
+            given.map(|number| {
+                self.read(
+                    flag,
+                    NonZeroU32::new(number).ok_or_else(|| "0 would let nothing through".to_owned()),
+                    &remedy,
+                )
+            })
+        };
+        let [a_second, at_once] = [number(qps, given[0]), number(burst, given[1])];
+        let Some(a_second) = a_second else {
+            if at_once.is_some() {
+                self.0.add(burst, format!("is given, but {qps} is not"), format!("add {qps}, or leave this out"));
+            }
+            return None;
+        };
+        let a_second = a_second?;
+        let burst = at_once.unwrap_or_else(|| Some(a_second.saturating_add(a_second.get())))?;
+        Some(Rate { a_second, burst })
     }
 
     fn size(&mut self, flag: &str, text: Option<&str>, default: &str) -> usize {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::registry;
 
-use super::{metrics::Metrics, slots::Slot};
+use super::{fairness::Taken, metrics::Metrics};
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(crate) struct Account {
     line: Option<Box<Line>>,
     _work: Work,
     _busy: Busy,
-    held: Option<(Slot, Slot, registry::Routed)>,
+    held: Option<(Taken, registry::Routed)>,
 }
 
 /// Counts a request in on its connection, so that a connection on which a watch is silent is not taken for idle.
@@ -89,9 +89,9 @@ impl Account {
         }
     }
 
-    /// Keeps what the request takes up until it ends: its user's slot, its cluster's, its place on the session.
-    pub(super) fn hold(&mut self, user: Slot, cluster: Slot, routed: registry::Routed) {
-        self.held = Some((user, cluster, routed));
+    /// Keeps what the request takes up until it ends: its user's and its cluster's room, its place on the session.
+    pub(super) fn hold(&mut self, taken: Taken, routed: registry::Routed) {
+        self.held = Some((taken, routed));
     }
 
     /// Notes what the log line will say, if anybody reads it.
@@ -170,7 +170,7 @@ impl Drop for Account {
                 user = line.user,
                 as_user = line.as_user,
                 cluster = line.cluster,
-                session = self.held.as_ref().map(|(_, _, routed)| tracing::field::display(routed.session_id())),
+                session = self.held.as_ref().map(|(_, routed)| tracing::field::display(routed.session_id())),
                 method = %line.method,
                 path = line.path,
                 code = self.code,

@@ -1,10 +1,10 @@
 //! Third step: may this user send requests to this cluster, and as whom do they go on.
 //!
 //! Called by `serve` for every request. The decision, and the `Permit` that records it, are `access`'s; this file brings
-//! it the caller's own `Impersonate-*` headers and holds the user to the number of requests that one user may have
-//! running. Nothing has been said about which clusters exist when this step refuses.
+//! it the caller's own `Impersonate-*` headers, and holds the user to what one user may send before the question
+//! costs anything. Nothing has been said about which clusters exist when this step refuses.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderMap, HeaderValue};
 use moorline_access::{Attributes, Authorizer, AuthorizerUnavailable, Decision, Permit, Policy};
@@ -13,16 +13,23 @@ use moorline_model::{ClusterName, Identity};
 
 use super::{
     authn::Authenticated,
+    fairness::{Fairness, Places},
     metrics::Metrics,
     respond::Cause,
-    slots::{Slot, Slots, SlotsByName},
+    slots::Slot,
 };
 
 /// A request that may go to its cluster.
 pub(super) struct Permitted {
     permit: Permit,
     identity: HeaderValue,
-    slot: Slot,
+    admitted: Admitted,
+}
+
+/// The user's slot of a request, and where it takes more when it goes on.
+pub(super) struct Admitted {
+    pub(super) slot: Slot,
+    pub(super) places: Arc<Places>,
 }
 
 impl Permitted {
@@ -31,9 +38,9 @@ impl Permitted {
         &self.permit
     }
 
-    /// The permit, the identity as it travels, and the user's slot.
-    pub(super) fn into_parts(self) -> (Permit, HeaderValue, Slot) {
-        (self.permit, self.identity, self.slot)
+    /// The permit, the identity as it travels, and what the request takes up.
+    pub(super) fn into_parts(self) -> (Permit, HeaderValue, Admitted) {
+        (self.permit, self.identity, self.admitted)
     }
 }
 
@@ -64,8 +71,8 @@ pub(super) struct Rules<'a> {
     pub(super) judge: &'a Judge,
     /// The API group of our own objects.
     pub(super) group: &'a str,
-    /// The requests that run, by user.
-    pub(super) users: &'a SlotsByName,
+    /// What users may take up.
+    pub(super) fairness: &'a Fairness,
     /// Where decisions are counted.
     pub(super) metrics: &'a Metrics,
 }
@@ -74,21 +81,20 @@ pub(super) struct Rules<'a> {
 /// looked up again. Remembers no decision.
 #[derive(Default)]
 pub(super) struct Memo {
-    last: Mutex<Option<Last>>,
+    last: Mutex<Last>,
 }
 
+#[derive(Default)]
 struct Last {
-    user: String,
-    slots: Arc<Slots>,
-    identity: Identity,
-    header: HeaderValue,
+    places: Option<Arc<Places>>,
+    encoded: Option<(Identity, HeaderValue)>,
 }
 
 impl Authenticated {
     /// Asks for the permit.
     ///
     /// # Errors
-    /// The `Impersonate-*` headers make no sense, the policy says no, or the user has too many requests running.
+    /// The `Impersonate-*` headers make no sense, the user has or sends too many requests, or the policy says no.
     pub(super) async fn authorize(
         self,
         cluster: ClusterName,
@@ -99,6 +105,9 @@ impl Authenticated {
     ) -> Result<Permitted, Cause> {
         let as_whom = moorline_impersonation::requested(headers).map_err(Cause::Impersonation)?;
         let identity = self.into_identity();
+        // Of the user who was authenticated, not of whom they act for: that would be a way to take up somebody else's room.
+        let places = memo.places(identity.user(), &cluster, rules.fairness);
+        let slot = rules.fairness.admit(&places)?;
         let asked = Asked { user: identity.user().to_owned(), cluster: cluster.clone() };
         let permit = match moorline_access::reach(rules.judge, rules.group, identity, as_whom, cluster).await {
             Ok(permit) => permit,
@@ -123,9 +132,8 @@ impl Authenticated {
             rule = permit.rule(),
             "allowed"
         );
-        let (identity, slot) = memo.recall(&permit, rules.users);
-        let slot = slot.ok_or(Cause::UserBusy)?;
-        Ok(Permitted { permit, identity, slot })
+        let identity = memo.encoded(&permit);
+        Ok(Permitted { permit, identity, admitted: Admitted { slot, places } })
     }
 }
 
@@ -136,25 +144,26 @@ struct Asked {
 }
 
 impl Memo {
-    /// The identity as it travels, and a slot of the user who was authenticated (not of whom they act for: that would
-    /// be a way to take up somebody else's room).
-    fn recall(&self, permit: &Permit, users: &SlotsByName) -> (HeaderValue, Option<Slot>) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = last
-            .as_ref()
-            .filter(|last| last.user == permit.authenticated().user() && last.identity == *permit.identity());
-        if let Some(known) = known {
-            return (known.header.clone(), known.slots.take());
+    fn places(&self, user: &str, cluster: &ClusterName, fairness: &Fairness) -> Arc<Places> {
+        let mut last = self.locked();
+        if let Some(known) = last.places.as_ref().filter(|places| places.are_of(user, cluster)) {
+            return Arc::clone(known);
+        }
+        Arc::clone(last.places.insert(fairness.of(user, cluster)))
+    }
+
+    /// The identity as it travels.
+    fn encoded(&self, permit: &Permit) -> HeaderValue {
+        let mut last = self.locked();
+        if let Some((_, known)) = last.encoded.as_ref().filter(|(identity, _)| identity == permit.identity()) {
+            return known.clone();
         }
         let header = moorline_wire::write_identity(permit.identity());
-        let slots = users.of(permit.authenticated().user());
-        let slot = slots.take();
-        *last = Some(Last {
-            user: permit.authenticated().user().to_owned(),
-            slots,
-            identity: permit.identity().clone(),
-            header: header.clone(),
-        });
-        (header, slot)
+        last.encoded = Some((permit.identity().clone(), header.clone()));
+        header
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,13 +21,14 @@ use crate::registry;
 
 use super::{
     account::Account,
+    authz::Admitted,
     body::{Body, Progress, RequestBody, Watch},
+    fairness::{Fairness, Taken},
     metrics::Metrics,
     pool::{Lease, Pool, StreamError},
     request::CLUSTER_HEADER,
     respond::Cause,
     route::Routed,
-    slots::{Slot, SlotsByName},
     upgrade::Switch,
     vigil::Vigil,
 };
@@ -47,8 +48,8 @@ pub(super) struct Outgoing {
 
 /// What a request is held to.
 pub(super) struct Limits<'a> {
-    /// The requests that run, by cluster.
-    pub(super) clusters: &'a SlotsByName,
+    /// What users and clusters may take up.
+    pub(super) fairness: &'a Fairness,
     /// To open a stream.
     pub(super) open: Duration,
     /// From the last byte of a short request to the head of its response.
@@ -62,7 +63,7 @@ pub(super) struct Forwarded {
     switch: Option<Switch>,
     watched: bool,
     routed: registry::Routed,
-    slots: (Slot, Slot),
+    taken: Taken,
 }
 
 impl Routed {
@@ -76,10 +77,9 @@ impl Routed {
         limits: &Limits<'_>,
         metrics: &Metrics,
     ) -> Result<Forwarded, Cause> {
-        let (routed, identity, slot) = self.into_parts();
+        let (routed, identity, Admitted { slot, places }) = self.into_parts();
         let cluster = routed.permit().cluster();
-        let cluster_slot =
-            limits.clusters.of(cluster.as_str()).take().ok_or_else(|| Cause::ClusterBusy(cluster.clone()))?;
+        let taken = limits.fairness.enter(slot, &places, cluster)?;
         let pool = routed.pool();
         let prepared = prepare(outgoing, identity);
         let own = prepared.asks.is_some() || prepared.long;
@@ -94,7 +94,7 @@ impl Routed {
             return Err(Cause::Agent { cluster: cluster.clone(), failure });
         }
         let (response, switch) = clean(response, prepared.asks, cluster)?;
-        Ok(Forwarded { response, lease, switch, watched: prepared.watched, routed, slots: (slot, cluster_slot) })
+        Ok(Forwarded { response, lease, switch, watched: prepared.watched, routed, taken })
     }
 }
 
@@ -107,7 +107,7 @@ impl Forwarded {
         vigil: Option<Vigil>,
         phases: &Phases,
     ) -> (Response<Body>, Option<Switch>) {
-        account.hold(self.slots.0, self.slots.1, self.routed);
+        account.hold(self.taken, self.routed);
         account.answered(self.response.status().as_u16());
         let Some(mut switch) = self.switch else {
             let watch = self.watched.then(|| {

@@ -28,10 +28,10 @@ use super::{
     authn::CertificateUser,
     body::PacedBody,
     doors::{Doors, Place},
+    fairness::Fairness,
     metrics::Metrics,
     request::{MAX_HEAD, MAX_HEADERS},
     serve::{Activity, Served},
-    slots::SlotsByName,
 };
 
 /// Header lines that hyper still reads, so that a request a little over [`MAX_HEADERS`] gets an answer that says why.
@@ -100,8 +100,7 @@ pub(super) struct Shared {
     pub(super) state: Arc<State>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) control: axum::Router,
-    pub(super) users: SlotsByName,
-    pub(super) clusters: SlotsByName,
+    pub(super) fairness: Fairness,
 }
 
 impl Gateway {
@@ -111,10 +110,9 @@ impl Gateway {
         let limits = &state.gateway;
         let doors = Doors::new(limits.max_connections);
         let handshakes = Semaphore::new(limits.max_handshakes);
-        let users = SlotsByName::new(limits.max_requests_per_user);
-        let clusters = SlotsByName::new(limits.max_requests_per_cluster);
+        let fairness = Fairness::new(limits);
         let metrics = Arc::clone(&state.pools.metrics);
-        let shared = Shared { state, metrics, control, users, clusters };
+        let shared = Shared { state, metrics, control, fairness };
         Self { shared: Arc::new(shared), acceptor, doors, handshakes }
     }
 

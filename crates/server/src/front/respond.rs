@@ -54,6 +54,17 @@ pub(crate) enum Cause {
     NoManagement,
     /// The user has as many requests running as one user may.
     UserBusy,
+    /// The user sends more requests a second than one user may; when there is room for the next.
+    UserRate(Duration),
+    /// The user has more of the cluster's room than is left for all others.
+    UserShare(ClusterName),
+    /// The cluster gets more requests a second than one cluster may.
+    ClusterRate {
+        /// Which.
+        cluster: ClusterName,
+        /// When there is room for the next.
+        wait: Duration,
+    },
     /// The cluster has as many requests running as one cluster may.
     ClusterBusy(ClusterName),
     /// This server is about to stop.
@@ -165,20 +176,31 @@ impl Cause {
                 Level::INFO,
                 "this server gives no access to the management cluster; name a managed one by /clusters/NAME or x-cluster-id",
             ),
-            Self::UserBusy => Row::new(
+            Self::UserBusy => crowded(
                 "user-busy",
-                R::TooManyRequests,
-                Level::INFO,
+                Duration::ZERO,
                 "you have as many requests running as one user may; try again when some have ended",
-            )
-            .retry(CROWDED),
-            Self::ClusterBusy(cluster) => Row::new(
+            ),
+            Self::UserRate(wait) => {
+                crowded("user-rate", *wait, "you send more requests a second than one user may; slow down")
+            }
+            Self::UserShare(cluster) => crowded(
+                "user-share",
+                Duration::ZERO,
+                format!(
+                    "you have your share of the requests that the cluster \"{cluster}\" can run at once; try again when some have ended"
+                ),
+            ),
+            Self::ClusterBusy(cluster) => crowded(
                 "cluster-busy",
-                R::TooManyRequests,
-                Level::WARN,
+                Duration::ZERO,
                 format!("the cluster \"{cluster}\" has as many requests running as it may; try again in a moment"),
-            )
-            .retry(CROWDED),
+            ),
+            Self::ClusterRate { cluster, wait } => crowded(
+                "cluster-rate",
+                *wait,
+                format!("the cluster \"{cluster}\" gets more requests a second than it may; try again in a moment"),
+            ),
             Self::Draining => Row::new(
                 "draining",
                 R::ServiceUnavailable,
@@ -216,6 +238,13 @@ impl Cause {
             ),
         }
     }
+}
+
+/// The part of the table that is about too many requests. A log line for each would be part of the flood: they are
+/// counted.
+fn crowded(label: &'static str, wait: Duration, text: impl Into<Cow<'static, str>>) -> Row {
+    let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(CROWDED);
+    Row::new(label, Reason::TooManyRequests, Level::DEBUG, text).retry(seconds)
 }
 
 /// The part of the table that is about an agent's own answers.
@@ -354,6 +383,9 @@ mod tests {
             ),
             (Cause::UserBusy, 429, "user-busy", Some(1)),
             (Cause::ClusterBusy(east()), 429, "cluster-busy", Some(1)),
+            (Cause::UserRate(Duration::from_millis(2001)), 429, "user-rate", Some(3)),
+            (Cause::UserShare(east()), 429, "user-share", Some(1)),
+            (Cause::ClusterRate { cluster: east(), wait: Duration::ZERO }, 429, "cluster-rate", Some(1)),
             (Cause::Draining, 503, "draining", Some(1)),
             (Cause::TunnelLost { cluster: east(), reason: Some("silent") }, 502, "tunnel-lost", None),
             (Cause::OpenTimeout(east()), 504, "open-timeout", None),

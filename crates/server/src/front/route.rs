@@ -6,19 +6,22 @@ use http::HeaderValue;
 
 use crate::registry::{self, Registry, RouteError};
 
-use super::{authz::Permitted, respond::Cause, slots::Slot};
+use super::{
+    authz::{Admitted, Permitted},
+    respond::Cause,
+};
 
 /// A request with a session to go by. `forward` takes nothing else.
 pub(super) struct Routed {
     routed: registry::Routed,
     identity: HeaderValue,
-    slot: Slot,
+    admitted: Admitted,
 }
 
 impl Routed {
-    /// The session with its permit, the identity as it travels, and the user's slot.
-    pub(super) fn into_parts(self) -> (registry::Routed, HeaderValue, Slot) {
-        (self.routed, self.identity, self.slot)
+    /// The session with its permit, the identity as it travels, and what the request takes up.
+    pub(super) fn into_parts(self) -> (registry::Routed, HeaderValue, Admitted) {
+        (self.routed, self.identity, self.admitted)
     }
 }
 
@@ -28,7 +31,7 @@ impl Permitted {
     /// # Errors
     /// No such cluster, or none of its agents is connected.
     pub(super) fn route(self, registry: &Registry) -> Result<Routed, Cause> {
-        let (permit, identity, slot) = self.into_parts();
+        let (permit, identity, admitted) = self.into_parts();
         let routed = registry.route(permit).map_err(|error| match error {
             RouteError::UnknownCluster(cluster) => Cause::UnknownCluster(cluster),
             RouteError::ManagementNotConfigured => Cause::NoManagement,
@@ -36,6 +39,6 @@ impl Permitted {
                 Cause::NotConnected { cluster, reason, retry_after }
             }
         })?;
-        Ok(Routed { routed, identity, slot })
+        Ok(Routed { routed, identity, admitted })
     }
 }

@@ -150,8 +150,12 @@ impl Served {
         let state = &self.shared.state;
         let authenticated = self.authenticate(&outgoing.request).await?;
         let judge = state.judge();
-        let rules =
-            Rules { judge: &judge, group: &state.api_group, users: &self.shared.users, metrics: &self.shared.metrics };
+        let rules = Rules {
+            judge: &judge,
+            group: &state.api_group,
+            fairness: &self.shared.fairness,
+            metrics: &self.shared.metrics,
+        };
         let permitted = authenticated
             .authorize(cluster, outgoing.request.headers(), &rules, &self.memo, &outgoing.request_id)
             .await?;
@@ -167,7 +171,7 @@ impl Served {
         });
         let routed = permitted.route(&state.registry)?;
         let limits = Limits {
-            clusters: &self.shared.clusters,
+            fairness: &self.shared.fairness,
             open: state.gateway.open_timeout,
             response_head: state.gateway.response_timeout,
         };
@@ -216,6 +220,7 @@ impl Served {
         let authenticated = self.authenticate(&request).await?;
         let as_whom = moorline_impersonation::requested(request.headers()).map_err(Cause::Impersonation)?;
         let identity = authenticated.into_identity();
+        let _slot = self.shared.fairness.admit_user(identity.user())?;
         let caller = Caller { identity, as_whom, request_id: request_id.clone() };
         moorline_impersonation::strip(request.headers_mut());
         request.extensions_mut().clear();

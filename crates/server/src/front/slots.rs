@@ -1,6 +1,6 @@
 //! How many requests one user, or one cluster, may have running at once.
 //!
-//! Called by `authz` (per user) and `pool` (per cluster). Touches nothing but its own counters.
+//! Called by `fairness` (users and clusters) and `doors` (addresses). Touches nothing but its own counters.
 
 use std::{
     collections::HashMap,
@@ -31,10 +31,20 @@ impl Slots {
 
     /// Takes a slot, or nothing when all are taken.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Slot> {
+        self.take_of(self.most)
+    }
+
+    /// Takes a slot if fewer than `most` are taken.
+    pub(crate) fn take_of(self: &Arc<Self>, most: usize) -> Option<Slot> {
         let before = self.used.fetch_add(1, Ordering::Relaxed);
         // Made before the check, so that dropping it gives back what was taken too much.
         let slot = Slot { slots: Arc::clone(self) };
-        (before < self.most).then_some(slot)
+        (before < most).then_some(slot)
+    }
+
+    /// How many are left.
+    pub(crate) fn free(&self) -> usize {
+        self.most.saturating_sub(self.used.load(Ordering::Relaxed))
     }
 }
 
@@ -60,7 +70,7 @@ struct Inner {
 }
 
 /// Below this many entries a sweep is not worth its time.
-const SWEEP_MIN: usize = 256;
+pub(crate) const SWEEP_MIN: usize = 256;
 
 impl SlotsByName {
     /// Counters of `most` slots each.

@@ -12,3 +12,5 @@ mod state;
 mod upgrade;
 mod user;
 mod vigil;
+
+pub(super) use state::gateway;

@@ -15,12 +15,12 @@ use crate::{
     front::{
         Caller,
         doors::Doors,
+        fairness::Fairness,
         listener,
         listener::Shared,
         metrics::Metrics,
         pool::{Pool, PoolContext},
         serve::Served,
-        slots::SlotsByName,
     },
     state::State,
 };
@@ -97,13 +97,8 @@ impl House {
             assert!(!request.headers().contains_key("authorization"));
             format!("{} as {:?}", caller.identity.user(), caller.as_whom.as_ref().map(|whom| whom.user()))
         });
-        let shared = Arc::new(Shared {
-            metrics,
-            control,
-            users: SlotsByName::new(state.gateway.max_requests_per_user),
-            clusters: SlotsByName::new(state.gateway.max_requests_per_cluster),
-            state: Arc::clone(&state),
-        });
+        let shared =
+            Arc::new(Shared { metrics, control, fairness: Fairness::new(&state.gateway), state: Arc::clone(&state) });
         Self { state, shared, doors: Doors::new(1024), pool, agent, tasks, shutdown }
     }
 

@@ -23,7 +23,7 @@ use crate::{
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-pub(super) fn gateway() -> GatewayConfig {
+pub(in crate::front) fn gateway() -> GatewayConfig {
     GatewayConfig {
         max_connections: 16,
         max_handshakes: 4,
@@ -33,7 +33,9 @@ pub(super) fn gateway() -> GatewayConfig {
         response_timeout: Duration::from_secs(90),
         recheck_interval: Duration::from_secs(10),
         max_requests_per_user: 64,
-        max_requests_per_cluster: 64,
+        max_requests_per_cluster: 128,
+        user_rate: None,
+        cluster_rate: None,
     }
 }
 
