@@ -1,7 +1,6 @@
 //! The embedded policy: cluster roles and their bindings, as Kubernetes writes and reads them.
 
 mod document;
-mod field;
 mod rule;
 mod subject;
 

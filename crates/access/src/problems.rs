@@ -64,20 +64,24 @@ impl std::error::Error for Problems {}
 
 /// Problems as they are found.
 #[derive(Debug, Default)]
-pub(crate) struct Found(Vec<Problem>);
+pub struct Found(Vec<Problem>);
 
 /// Problems kept of one file; a file of another kind altogether should not fill the screen.
 const MAX_PROBLEMS: usize = 100;
 
 impl Found {
-    pub(crate) fn add(&mut self, at: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) {
+    /// Notes one more; beyond the first hundred they are left out.
+    pub fn add(&mut self, at: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) {
         if self.0.len() < MAX_PROBLEMS {
             self.0.push(Problem { at: at.into(), what: what.into(), remedy: remedy.into() });
         }
     }
 
     /// The value, if nothing was found.
-    pub(crate) fn or<T>(self, value: T) -> Result<T, Problems> {
+    ///
+    /// # Errors
+    /// All that was found.
+    pub fn or<T>(self, value: T) -> Result<T, Problems> {
         if self.0.is_empty() { Ok(value) } else { Err(Problems(self.0)) }
     }
 }

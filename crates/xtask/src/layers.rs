@@ -18,6 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("pki", &["model"]),
     ("ca", &["model", "pki"]),
     ("api", &["model"]),
+    ("audit", &["model", "access"]),
     // L2: touch the world, hold no policy, never see each other
     ("mux", &[]),
     ("mtls", &["model", "pki"]),
@@ -30,7 +31,21 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("agent", &["model", "impersonation", "wire", "pki", "mux", "mtls", "process"]),
     (
         "server",
-        &["model", "access", "impersonation", "wire", "pki", "ca", "api", "kube", "mux", "mtls", "process", "store"],
+        &[
+            "model",
+            "access",
+            "audit",
+            "impersonation",
+            "wire",
+            "pki",
+            "ca",
+            "api",
+            "kube",
+            "mux",
+            "mtls",
+            "process",
+            "store",
+        ],
     ),
     // The quickstart runs server, agent and demo API in one process: two edges sideways, named here.
     ("cli", &["model", "api", "pki", "mtls", "process", "demo", "server", "agent"]),
@@ -52,7 +67,7 @@ const ONLY_USED_BY: &[(&str, &[&str])] = &[
 ];
 
 /// Crates of the pure layers and the outside crates they must never link.
-const PURE: &[&str] = &["model", "access", "impersonation", "wire", "pki", "ca", "api"];
+const PURE: &[&str] = &["model", "access", "audit", "impersonation", "wire", "pki", "ca", "api"];
 const IMPURE: &[&str] = &["tokio", "tokio-util", "hyper", "hyper-util", "rustls", "tokio-rustls", "tracing", "socket2"];
 
 const PREFIX: &str = "moorline-";
@@ -105,7 +120,7 @@ mod tests {
     #[test]
     fn the_agent_links_no_signer_and_no_policy() {
         let (_, agent) = MAY_USE.iter().find(|(name, _)| *name == "agent").unwrap();
-        for wall in ["ca", "access", "api", "kube", "store", "server"] {
+        for wall in ["ca", "access", "audit", "api", "kube", "store", "server"] {
             assert!(forbidden("agent", agent, &format!("moorline-{wall}")).is_some(), "{wall}");
         }
     }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::{Binding, field::Object, rule::Rule, subject::Subject};
-use crate::{Problems, problems::Found};
+use super::{Binding, rule::Rule, subject::Subject};
+use crate::{Found, Object, Problems};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 const VERSION: &str = "rbac.authorization.k8s.io/v1";

@@ -1,18 +1,21 @@
 //! Reads the fields of a document one by one, so that every fault of a file is reported and not only the first.
+//!
+//! For the policy here and for other configuration in the grammar of Kubernetes, whose faults must be found as strictly.
 
 use serde_json::{Map, Value};
 
-use crate::problems::Found;
+use crate::Found;
 
 /// One object within a document, with its place in the file.
-pub(super) struct Object<'a> {
+#[derive(Debug)]
+pub struct Object<'a> {
     at: String,
     fields: &'a Map<String, Value>,
 }
 
 impl<'a> Object<'a> {
     /// Takes a value for an object and reports fields that are not `known`.
-    pub(super) fn read(at: String, value: &'a Value, known: &[&str], found: &mut Found) -> Option<Self> {
+    pub fn read(at: String, value: &'a Value, known: &[&str], found: &mut Found) -> Option<Self> {
         let object = Self::open(at, value, found)?;
         for name in object.fields.keys().filter(|name| !known.contains(&name.as_str())) {
             found.add(object.at(name), "unknown field", format!("use one of {}", known.join(", ")));
@@ -21,7 +24,7 @@ impl<'a> Object<'a> {
     }
 
     /// Takes a value for an object of which some fields only are looked at.
-    pub(super) fn open(at: String, value: &'a Value, found: &mut Found) -> Option<Self> {
+    pub fn open(at: String, value: &'a Value, found: &mut Found) -> Option<Self> {
         match value.as_object() {
             Some(fields) => Some(Self { at, fields }),
             None => {
@@ -32,13 +35,14 @@ impl<'a> Object<'a> {
     }
 
     /// The place of a field.
-    pub(super) fn at(&self, name: &str) -> String {
+    #[must_use]
+    pub fn at(&self, name: &str) -> String {
         let separator = if self.at.ends_with(')') { ", " } else { "." };
         format!("{}{separator}{name}", self.at)
     }
 
     /// A field that must be there.
-    pub(super) fn required(&self, name: &str, found: &mut Found) -> Option<&'a Value> {
+    pub fn required(&self, name: &str, found: &mut Found) -> Option<&'a Value> {
         let value = self.optional(name);
         if value.is_none() {
             found.add(self.at(name), "missing", "add it");
@@ -47,12 +51,13 @@ impl<'a> Object<'a> {
     }
 
     /// A field that may be absent, or null, which is the same.
-    pub(super) fn optional(&self, name: &str) -> Option<&'a Value> {
+    #[must_use]
+    pub fn optional(&self, name: &str) -> Option<&'a Value> {
         self.fields.get(name).filter(|value| !value.is_null())
     }
 
     /// A text that must be there and not be empty.
-    pub(super) fn text(&self, name: &str, found: &mut Found) -> Option<&'a str> {
+    pub fn text(&self, name: &str, found: &mut Found) -> Option<&'a str> {
         let text = string(self.at(name), self.required(name, found)?, found)?;
         if text.is_empty() {
             found.add(self.at(name), "empty", "write a name");
@@ -62,7 +67,7 @@ impl<'a> Object<'a> {
     }
 
     /// A text that must be there and be one of these.
-    pub(super) fn one_of(&self, name: &str, allowed: &[&str], found: &mut Found) -> Option<&'a str> {
+    pub fn one_of(&self, name: &str, allowed: &[&str], found: &mut Found) -> Option<&'a str> {
         let text = string(self.at(name), self.required(name, found)?, found)?;
         if !allowed.contains(&text) {
             let allowed: Vec<String> = allowed.iter().map(|word| format!("{word:?}")).collect();
@@ -73,7 +78,7 @@ impl<'a> Object<'a> {
     }
 
     /// The elements of a list that may be absent, each with its place.
-    pub(super) fn list(&self, name: &str, found: &mut Found) -> Vec<(String, &'a Value)> {
+    pub fn list(&self, name: &str, found: &mut Found) -> Vec<(String, &'a Value)> {
         let at = self.at(name);
         match self.optional(name) {
             None => Vec::new(),
@@ -88,7 +93,7 @@ impl<'a> Object<'a> {
     }
 
     /// A list of texts that may be absent.
-    pub(super) fn texts(&self, name: &str, found: &mut Found) -> Vec<String> {
+    pub fn texts(&self, name: &str, found: &mut Found) -> Vec<String> {
         let list = self.list(name, found);
         list.into_iter().filter_map(|(at, value)| string(at, value, found).map(str::to_owned)).collect()
     }
