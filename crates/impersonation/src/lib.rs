@@ -19,6 +19,7 @@
 
 mod apply;
 mod extra;
+mod mapping;
 mod names;
 mod narrowing;
 mod requested;
@@ -26,6 +27,7 @@ mod strip;
 mod upgrade;
 
 pub use apply::{ApplyError, apply};
+pub use mapping::Mapping;
 pub use narrowing::{Narrowed, Narrowing};
 pub use requested::{RequestedError, requested};
 pub use strip::strip;

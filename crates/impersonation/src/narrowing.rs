@@ -3,17 +3,28 @@
 //! The agent asks before it impersonates. It is the managed cluster's last word, given where a captured management
 //! side cannot change it.
 
-use moorline_model::Identity;
+use std::collections::BTreeMap;
+
+use moorline_model::{Identity, InvalidIdentity};
 use thiserror::Error;
 
-/// Users and groups that nobody may act as. Each rule is a name, or the beginning of names followed by `*`.
-/// Kubernetes compares names exactly, and so does this.
+use crate::mapping::{EVERYBODY, Mapping};
+
+/// Users and groups that may be acted as, and what they are called here. Each rule is a name, or the beginning of names
+/// followed by `*`. Kubernetes compares names exactly, and so does this. Rules are about the names that the cluster sees:
+/// those that the mapping gives. A denial counts before an allowance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Narrowing {
     /// User names that are refused.
     pub deny_users: Vec<String>,
     /// Groups of which no member is let through.
     pub deny_groups: Vec<String>,
+    /// The only user names that are let through; empty for all.
+    pub allow_users: Vec<String>,
+    /// The only groups that members may be in, besides those of everybody; empty for all.
+    pub allow_groups: Vec<String>,
+    /// What users and groups are called here.
+    pub mapping: Mapping,
 }
 
 impl Default for Narrowing {
@@ -43,6 +54,7 @@ impl Default for Narrowing {
                 "system:serviceaccounts:kube-system",
                 "kubeadm:cluster-admins",
             ]),
+            ..Self::none()
         }
     }
 }
@@ -51,38 +63,76 @@ impl Narrowing {
     /// Lets everybody through. For clusters that trust the management side with everything, as their owners must say.
     #[must_use]
     pub const fn none() -> Self {
-        Self { deny_users: Vec::new(), deny_groups: Vec::new() }
+        Self {
+            deny_users: Vec::new(),
+            deny_groups: Vec::new(),
+            allow_users: Vec::new(),
+            allow_groups: Vec::new(),
+            mapping: Mapping {
+                user_prefix: String::new(),
+                group_prefix: String::new(),
+                users: BTreeMap::new(),
+                groups: BTreeMap::new(),
+            },
+        }
     }
 
-    /// Whether this identity may be acted as here.
+    /// The identity that may be acted as here, under its names here.
     ///
     /// # Errors
     /// The first rule that refuses it. The whole request must be refused: with the group merely left out, it would do
     /// something else than was asked.
-    pub fn check(&self, identity: &Identity) -> Result<(), Narrowed> {
+    pub fn admit(&self, identity: Identity) -> Result<Identity, Narrowed> {
+        let mapped = self.mapping.map(identity).map_err(Narrowed::Unmapped)?;
+        self.check(&mapped)?;
+        Ok(mapped)
+    }
+
+    fn check(&self, identity: &Identity) -> Result<(), Narrowed> {
         let user = self.deny_users.iter().find(|rule| covers(rule, identity.user()));
         if let Some(rule) = user {
-            return Err(Narrowed { kind: "user", rule: rule.clone() });
+            return Err(Narrowed::Denied { kind: "user", rule: rule.clone() });
         }
         let group = self.deny_groups.iter().find(|rule| identity.groups().iter().any(|group| covers(rule, group)));
-        group.map_or(Ok(()), |rule| Err(Narrowed { kind: "group", rule: rule.clone() }))
+        if let Some(rule) = group {
+            return Err(Narrowed::Denied { kind: "group", rule: rule.clone() });
+        }
+        let allowed = |rules: &[String], name: &str| rules.is_empty() || rules.iter().any(|rule| covers(rule, name));
+        if !allowed(&self.allow_users, identity.user()) {
+            return Err(Narrowed::NotAllowed { kind: "user", name: identity.user().to_owned() });
+        }
+        let everybodys = |group: &&String| EVERYBODY.contains(&group.as_str());
+        let mut own = identity.groups().iter().filter(|group| !everybodys(group));
+        match own.find(|group| !allowed(&self.allow_groups, group)) {
+            Some(group) => Err(Narrowed::NotAllowed { kind: "group", name: group.clone() }),
+            None => Ok(()),
+        }
     }
 }
 
 /// The rule by which an identity was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{kind} {rule} is denied by the managed cluster's configuration")]
-pub struct Narrowed {
-    kind: &'static str,
-    rule: String,
-}
-
-impl Narrowed {
-    /// The rule as it was configured.
-    #[must_use]
-    pub fn rule(&self) -> &str {
-        &self.rule
-    }
+#[non_exhaustive]
+pub enum Narrowed {
+    /// A rule denies it.
+    #[error("{kind} {rule} is denied by the managed cluster's configuration")]
+    Denied {
+        /// `user` or `group`.
+        kind: &'static str,
+        /// The rule as it was configured.
+        rule: String,
+    },
+    /// There is a list of who is allowed, and this is not on it.
+    #[error("{kind} {name:?} is not on the managed cluster's list of allowed {kind}s")]
+    NotAllowed {
+        /// `user` or `group`.
+        kind: &'static str,
+        /// The name, as it would be here.
+        name: String,
+    },
+    /// With its names here it is no identity any more.
+    #[error("the managed cluster's mapping makes it invalid: {0}")]
+    Unmapped(InvalidIdentity),
 }
 
 fn covers(rule: &str, name: &str) -> bool {
@@ -91,6 +141,8 @@ fn covers(rule: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -119,16 +171,89 @@ mod tests {
         ] {
             assert_eq!(check(user, &[group]), Ok(()), "{user} {group}");
         }
-        assert_eq!(check("ann", &["system:masters"]).unwrap_err().rule(), "system:masters");
+        let denied = check("ann", &["system:masters"]).unwrap_err().to_string();
+        assert_eq!(denied, "group system:masters is denied by the managed cluster's configuration");
     }
 
     #[test]
     fn rules_are_what_the_configuration_says() {
         let masters = Identity::new("ann").unwrap().with_groups(["system:masters"]).unwrap();
         assert_eq!(Narrowing::none().check(&masters), Ok(()));
-        let nobody = Narrowing { deny_users: vec!["*".to_owned()], deny_groups: Vec::new() };
+        let nobody = Narrowing { deny_users: vec!["*".to_owned()], ..Narrowing::none() };
         assert!(nobody.check(&masters).is_err());
-        let literal = Narrowing { deny_users: vec!["a*n".to_owned()], deny_groups: Vec::new() };
+        let literal = Narrowing { deny_users: vec!["a*n".to_owned()], ..Narrowing::none() };
         assert_eq!(literal.check(&masters), Ok(()));
+    }
+
+    fn names(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect()
+    }
+
+    fn somebody(user: &str, groups: &[&str]) -> Identity {
+        Identity::new(user).unwrap().with_groups(groups.iter().copied()).unwrap()
+    }
+
+    #[test]
+    fn names_are_mapped_and_then_held_against_the_rules() {
+        let mapping = Mapping {
+            user_prefix: "hub:".to_owned(),
+            group_prefix: "hub:".to_owned(),
+            users: names(&[("ann", "alice")]),
+            groups: names(&[("dev", "developers"), ("root", "system:masters")]),
+        };
+        let rules = Narrowing { mapping: mapping.clone(), ..Narrowing::default() };
+        let ann = somebody("ann", &["dev", "ops", "system:authenticated"]).with_uid("7").unwrap();
+        let ann = ann.with_extra("scopes", ["a", "b"]).unwrap();
+        let mapped = rules.admit(ann).unwrap();
+        assert_eq!((mapped.user(), mapped.uid()), ("alice", Some("7")));
+        assert_eq!(mapped.groups(), ["developers", "hub:ops", "system:authenticated"]);
+        assert_eq!(mapped.extra()["scopes"], ["a", "b"]);
+        assert_eq!(rules.admit(somebody("bob", &["system:masters"])).unwrap().groups(), ["hub:system:masters"]);
+        assert!(matches!(rules.admit(somebody("bob", &["root"])), Err(Narrowed::Denied { kind: "group", .. })));
+        let willing = Narrowing { mapping, ..Narrowing::none() };
+        assert_eq!(willing.admit(somebody("bob", &["root"])).unwrap().groups(), ["system:masters"]);
+        assert!(matches!(rules.admit(somebody(&"x".repeat(1024), &[])), Err(Narrowed::Unmapped(_))));
+    }
+
+    #[test]
+    fn who_is_not_on_a_list_is_refused() {
+        let rules = Narrowing {
+            allow_users: vec!["hub:*".to_owned()],
+            allow_groups: vec!["dev".to_owned(), "system:*".to_owned()],
+            ..Narrowing::default()
+        };
+        assert!(rules.admit(somebody("hub:ann", &["dev", "system:authenticated"])).is_ok());
+        assert!(rules.admit(somebody("hub:ann", &[])).is_ok());
+        let refused = rules.admit(somebody("ann", &["dev"])).unwrap_err().to_string();
+        assert_eq!(refused, "user \"ann\" is not on the managed cluster's list of allowed users");
+        assert!(matches!(rules.admit(somebody("hub:ann", &["dev", "ops"])), Err(Narrowed::NotAllowed { .. })));
+        // A denial counts before an allowance.
+        assert!(matches!(rules.admit(somebody("hub:ann", &["system:masters"])), Err(Narrowed::Denied { .. })));
+    }
+
+    const WORDS: &str =
+        "(system:|masters|nodes|node:|kube-|kube-system|serviceaccounts?:|bootstrappers|admin|:|a){1,3}";
+
+    proptest! {
+        #[test]
+        fn no_mapping_makes_anybody_a_part_of_kubernetes(
+            prefixes in ("(system:|sys|a|)", "(system:|sys|a|)"),
+            users in proptest::collection::btree_map(WORDS, WORDS, 0..4),
+            groups in proptest::collection::btree_map(WORDS, WORDS, 0..4),
+            user in WORDS,
+            member in proptest::collection::vec(WORDS, 0..4),
+        ) {
+            let mapping = Mapping { user_prefix: prefixes.0, group_prefix: prefixes.1, users, groups };
+            let rules = Narrowing { mapping, ..Narrowing::default() };
+            let identity = Identity::new(user).unwrap().with_groups(member).unwrap();
+            let count = identity.groups().len();
+            if let Ok(mapped) = rules.admit(identity) {
+                prop_assert_eq!(Narrowing::default().check(&mapped), Ok(()));
+                prop_assert!(!mapped.user().is_empty() && mapped.groups().len() <= count);
+                for name in ["system:masters", "system:nodes", "kubeadm:cluster-admins"] {
+                    prop_assert!(!mapped.is_in(name));
+                }
+            }
+        }
     }
 }

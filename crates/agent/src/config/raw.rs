@@ -56,7 +56,8 @@ pub struct RawConfig {
     #[arg(long, value_name = "DURATION", env = "MOORLINE_KUBE_RESPONSE_TIMEOUT")]
     pub kube_response_timeout: Option<String>,
 
-    /// User whom the server may not act as in this cluster (NAME, or PREFIX*), besides the default ones; may be repeated
+    /// User whom the server may not act as in this cluster (NAME, or PREFIX*), besides the default ones; may be repeated.
+    /// Rules are about names as mappings and prefixes make them
     #[arg(long = "deny-user", value_name = "RULE", env = "MOORLINE_DENY_USERS", value_delimiter = ',')]
     pub deny_users: Vec<String>,
 
@@ -64,6 +65,33 @@ pub struct RawConfig {
     /// may be repeated
     #[arg(long = "deny-group", value_name = "RULE", env = "MOORLINE_DENY_GROUPS", value_delimiter = ',')]
     pub deny_groups: Vec<String>,
+
+    /// The only users whom the server may act as in this cluster (NAME, or PREFIX*) [default: all]; may be repeated
+    #[arg(long = "allow-user", value_name = "RULE", env = "MOORLINE_ALLOW_USERS", value_delimiter = ',')]
+    pub allow_users: Vec<String>,
+
+    /// The only groups of which members may be (NAME, or PREFIX*), besides system:authenticated [default: all];
+    /// may be repeated
+    #[arg(long = "allow-group", value_name = "RULE", env = "MOORLINE_ALLOW_GROUPS", value_delimiter = ',')]
+    pub allow_groups: Vec<String>,
+
+    /// What a user of the management side is called here (FROM=TO); may be repeated. Who has no mapping gets
+    /// --user-prefix
+    #[arg(long = "map-user", value_name = "FROM=TO", env = "MOORLINE_MAP_USERS", value_delimiter = ',')]
+    pub map_users: Vec<String>,
+
+    /// What a group of the management side is called here (FROM=TO); may be repeated. What has no mapping gets
+    /// --group-prefix
+    #[arg(long = "map-group", value_name = "FROM=TO", env = "MOORLINE_MAP_GROUPS", value_delimiter = ',')]
+    pub map_groups: Vec<String>,
+
+    /// Put before the names of users of the management side [default: nothing]
+    #[arg(long, value_name = "PREFIX", env = "MOORLINE_USER_PREFIX")]
+    pub user_prefix: Option<String>,
+
+    /// Put before the names of groups of the management side, except system:authenticated [default: nothing]
+    #[arg(long, value_name = "PREFIX", env = "MOORLINE_GROUP_PREFIX")]
+    pub group_prefix: Option<String>,
 
     /// Deny only what --deny-user and --deny-group say: lets the server act as system:masters and as parts of
     /// Kubernetes

@@ -1,12 +1,14 @@
 //! From the configuration as written to the configuration as meant: the only step that can fail, and it tells all.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use moorline_impersonation::Narrowing;
+use moorline_impersonation::{Mapping, Narrowing};
+use moorline_model::Identity;
 use moorline_mtls::{Connector, HttpsConnector, HttpsTrust, KeyPair, Reloading, Roots};
 use moorline_wire::ALPN;
 
@@ -194,14 +196,50 @@ fn serving(raw: &RawConfig, warnings: &mut Vec<String>, problems: &mut Problems)
     } else {
         Narrowing::default()
     };
-    for (field, rules) in [("--deny-user", &raw.deny_users), ("--deny-group", &raw.deny_groups)] {
+    let lists = [
+        ("--deny-user", &raw.deny_users, &mut narrowing.deny_users),
+        ("--deny-group", &raw.deny_groups, &mut narrowing.deny_groups),
+        ("--allow-user", &raw.allow_users, &mut narrowing.allow_users),
+        ("--allow-group", &raw.allow_groups, &mut narrowing.allow_groups),
+    ];
+    for (field, rules, list) in lists {
         if rules.iter().any(|rule| rule.trim().is_empty()) {
             problems.add(field, "holds an empty rule", "write a name, or the beginning of names followed by *");
         }
+        list.extend(rules.iter().map(|rule| rule.trim().to_owned()));
     }
-    narrowing.deny_users.extend(raw.deny_users.iter().map(|rule| rule.trim().to_owned()));
-    narrowing.deny_groups.extend(raw.deny_groups.iter().map(|rule| rule.trim().to_owned()));
+    narrowing.mapping = Mapping {
+        user_prefix: prefix("--user-prefix", raw.user_prefix.as_deref(), problems),
+        group_prefix: prefix("--group-prefix", raw.group_prefix.as_deref(), problems),
+        users: names("--map-user", &raw.map_users, problems),
+        groups: names("--map-group", &raw.map_groups, problems),
+    };
     serve::Config { narrowing, max_requests }
+}
+
+fn prefix(field: &str, given: Option<&str>, problems: &mut Problems) -> String {
+    let prefix = given.unwrap_or_default();
+    // An identity with it and one more letter must be one.
+    if Identity::new(format!("{prefix}x")).is_err() {
+        problems.add(field, format!("{prefix:?} cannot begin a name"), "write a short text such as hub:");
+    }
+    prefix.to_owned()
+}
+
+/// `FROM=TO`, at the last `=`: names of directories hold some.
+fn names(field: &str, given: &[String], problems: &mut Problems) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    for text in given {
+        let pair = text.trim().rsplit_once('=');
+        let Some((from, to)) = pair.filter(|(from, to)| !from.is_empty() && Identity::new(*to).is_ok()) else {
+            problems.add(field, format!("{text:?} is no mapping"), "write FROM=TO, two names");
+            continue;
+        };
+        if names.insert(from.to_owned(), to.to_owned()).is_some() {
+            problems.add(field, format!("{from:?} is mapped twice"), "keep one of the two");
+        }
+    }
+    names
 }
 
 fn admin(raw: &RawConfig, problems: &mut Problems) -> Option<SocketAddr> {

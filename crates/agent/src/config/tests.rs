@@ -91,6 +91,23 @@ fn defaults_are_what_the_help_says() {
 }
 
 #[test]
+fn names_and_prefixes_are_checked() {
+    let bench = Bench::new();
+    let raw = RawConfig {
+        map_users: vec!["ann".to_owned(), "=x".to_owned(), "a=".to_owned(), "b=c".to_owned(), "b=d".to_owned()],
+        user_prefix: Some(" hub".to_owned()),
+        allow_groups: vec![" ".to_owned()],
+        ..bench.raw()
+    };
+    let problems = bench.problems(&raw);
+    let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
+    assert_eq!(fields, ["--allow-group", "--user-prefix", "--map-user", "--map-user", "--map-user", "--map-user"]);
+    let raw = RawConfig { map_groups: vec!["cn=dev=dev".to_owned()], ..bench.raw() };
+    let mapping = bench.resolve(&raw).unwrap().serve.narrowing.mapping;
+    assert_eq!(mapping.groups["cn=dev"], "dev");
+}
+
+#[test]
 fn addresses_of_the_server() {
     let bench = Bench::new();
     for (text, wanted) in [

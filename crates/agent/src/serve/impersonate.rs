@@ -28,7 +28,7 @@ impl Identified {
     /// When this cluster does not let the server act as that user, or the identity cannot be written.
     pub(super) fn impersonate(self, narrowing: &Narrowing) -> Result<Impersonated, Refusal> {
         let (mut request, request_id, identity) = self.into_parts();
-        narrowing.check(&identity).map_err(Refusal::Narrowed)?;
+        let identity = narrowing.admit(identity).map_err(Refusal::Narrowed)?;
         let headers = request.headers_mut();
         moorline_impersonation::apply(headers, &identity).map_err(Refusal::Impersonation)?;
         // hyper has answered it where it had to be.

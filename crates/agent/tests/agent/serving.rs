@@ -153,6 +153,44 @@ async fn the_cluster_has_the_last_word_on_whom_the_server_may_be() {
 }
 
 #[tokio::test]
+async fn users_have_the_names_that_the_cluster_gives_them() {
+    let world = world_with(|raw| {
+        raw.user_prefix = Some("hub:".to_owned());
+        raw.group_prefix = Some("hub:".to_owned());
+        raw.map_users = vec!["cn=root=system:kube-scheduler".to_owned(), "cid=carl".to_owned()];
+        raw.allow_groups = vec!["hub:dev".to_owned()];
+    })
+    .await;
+    for (user, group, expected) in [
+        ("ann", "dev", Ok("hub:ann")),
+        ("cid", "dev", Ok("carl")),
+        ("ann", "ops", Err("group \"hub:ops\" is not on the managed cluster's list of allowed groups")),
+        ("cn=root", "dev", Err("user system:kube-* is denied by the managed cluster's configuration")),
+    ] {
+        let identity = Identity::new(user).unwrap().with_groups([group, "system:authenticated"]).unwrap();
+        let mut asked = request("GET", &format!("/as-{user}"));
+        asked.headers_mut().insert(headers::IDENTITY, write_identity(&identity));
+        let response = within(world.session.http().await.send_request(asked)).await.unwrap().unwrap();
+        match expected {
+            Ok(name) => {
+                assert_eq!(response.status(), 200);
+                let heads = world.upstream.heads(&format!("/as-{user}"));
+                let values = |header: &str| -> Vec<_> { heads[0].headers.get_all(header).iter().cloned().collect() };
+                assert_eq!(values("impersonate-user"), [name]);
+                assert_eq!(values("impersonate-group"), ["hub:dev", "system:authenticated"]);
+            }
+            Err(rule) => {
+                assert_eq!(response.status(), 403);
+                assert_eq!(Failure::of_response(response.headers()), Some(Failure::IdentityDenied));
+                let message = text(response).await;
+                let said: moorline_model::Status = serde_json::from_str(&message).unwrap();
+                assert!(said.message.contains(rule), "{message}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_large_identity_passes() {
     let world = world().await;
     let groups: Vec<_> = (0..2000).map(|n| format!("team-{n}-{}", "x".repeat(60))).collect();
