@@ -27,7 +27,7 @@ mod strip;
 mod upgrade;
 
 pub use apply::{ApplyError, apply};
-pub use mapping::Mapping;
+pub use mapping::{Mapping, Names};
 pub use narrowing::{Narrowed, Narrowing};
 pub use requested::{RequestedError, requested};
 pub use strip::strip;

@@ -3,48 +3,96 @@
 //! `narrowing` applies it before it checks: whatever comes out is held against the rules, so that neither a prefix nor a
 //! mapping makes anybody what the cluster's owner denies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use moorline_model::{Identity, InvalidIdentity};
+
+use crate::narrowing::Narrowed;
 
 /// The groups in which kube-apiserver itself puts everybody; they are called the same everywhere.
 pub(crate) const EVERYBODY: [&str; 2] = ["system:authenticated", "system:unauthenticated"];
 
-/// New names for users and groups. An explicit one counts before the prefix; the default changes nothing.
+/// New names for users and groups; the default changes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mapping {
-    /// What user names begin with here, put before the name.
-    pub user_prefix: String,
-    /// What groups begin with here; `system:authenticated` and `system:unauthenticated` stay as they are.
-    pub group_prefix: String,
-    /// New names of users, whole, by their names on the management side.
-    pub users: BTreeMap<String, String>,
-    /// New names of groups, likewise.
-    pub groups: BTreeMap<String, String>,
+    /// Those of users.
+    pub users: Names,
+    /// Those of groups. `system:authenticated` and `system:unauthenticated` get no prefix.
+    pub groups: Names,
 }
 
-impl Mapping {
-    /// The identity under its names here. Uid and extra stay.
-    pub(crate) fn map(&self, identity: Identity) -> Result<Identity, InvalidIdentity> {
-        if *self == Self::default() {
-            return Ok(identity);
+/// New names of one kind. An explicit one counts before the prefix.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    prefix: String,
+    explicit: BTreeMap<String, String>,
+    given: BTreeSet<String>,
+}
+
+impl Names {
+    /// Every name begins with `prefix`, except those that are names of `explicit`: they are whole what that says.
+    #[must_use]
+    pub fn new(prefix: String, explicit: BTreeMap<String, String>) -> Self {
+        let given = explicit.values().cloned().collect();
+        Self { prefix, explicit, given }
+    }
+
+    pub(crate) const fn none() -> Self {
+        Self { prefix: String::new(), explicit: BTreeMap::new(), given: BTreeSet::new() }
+    }
+
+    /// What every name without an explicit one begins with.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The names that are given explicitly.
+    #[must_use]
+    pub const fn given(&self) -> &BTreeSet<String> {
+        &self.given
+    }
+
+    /// The name here. None where it is one that is given explicitly, and not to this name: whoever the management side
+    /// calls so would else be taken for those whom the cluster's owner called so.
+    fn of(&self, name: &str) -> Result<String, String> {
+        if let Some(given) = self.explicit.get(name) {
+            return Ok(given.clone());
         }
-        let user = renamed(&self.users, &self.user_prefix, identity.user());
-        let groups = identity.groups().iter().map(|group| match self.groups.get(group) {
-            None if EVERYBODY.contains(&group.as_str()) => group.clone(),
-            _other => renamed(&self.groups, &self.group_prefix, group),
-        });
-        let mut mapped = Identity::new(user)?.with_groups(groups)?;
-        if let Some(uid) = identity.uid() {
-            mapped = mapped.with_uid(uid)?;
-        }
-        for (key, values) in identity.extra() {
-            mapped = mapped.with_extra(key, values)?;
-        }
-        Ok(mapped)
+        let prefixed = format!("{}{name}", self.prefix);
+        if self.given.contains(&prefixed) { Err(prefixed) } else { Ok(prefixed) }
     }
 }
 
-fn renamed(names: &BTreeMap<String, String>, prefix: &str, name: &str) -> String {
-    names.get(name).cloned().unwrap_or_else(|| format!("{prefix}{name}"))
+impl Mapping {
+    pub(crate) const fn none() -> Self {
+        Self { users: Names::none(), groups: Names::none() }
+    }
+
+    /// The identity under its names here. Uid and extra stay.
+    pub(crate) fn map(&self, identity: Identity) -> Result<Identity, Narrowed> {
+        if *self == Self::none() {
+            return Ok(identity);
+        }
+        let user = self.users.of(identity.user()).map_err(|name| Narrowed::Taken { kind: "user", name })?;
+        let groups = identity.groups().iter().map(|group| match group.as_str() {
+            everybody if EVERYBODY.contains(&everybody) && !self.groups.explicit.contains_key(group) => {
+                Ok(group.clone())
+            }
+            group => self.groups.of(group).map_err(|name| Narrowed::Taken { kind: "group", name }),
+        });
+        let groups = groups.collect::<Result<Vec<_>, _>>()?;
+        renamed(&identity, user, groups).map_err(Narrowed::Unmapped)
+    }
+}
+
+fn renamed(identity: &Identity, user: String, groups: Vec<String>) -> Result<Identity, InvalidIdentity> {
+    let mut renamed = Identity::new(user)?.with_groups(groups)?;
+    if let Some(uid) = identity.uid() {
+        renamed = renamed.with_uid(uid)?;
+    }
+    for (key, values) in identity.extra() {
+        renamed = renamed.with_extra(key, values)?;
+    }
+    Ok(renamed)
 }

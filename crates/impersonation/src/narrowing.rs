@@ -3,7 +3,7 @@
 //! The agent asks before it impersonates. It is the managed cluster's last word, given where a captured management
 //! side cannot change it.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use moorline_model::{Identity, InvalidIdentity};
 use thiserror::Error;
@@ -68,12 +68,7 @@ impl Narrowing {
             deny_groups: Vec::new(),
             allow_users: Vec::new(),
             allow_groups: Vec::new(),
-            mapping: Mapping {
-                user_prefix: String::new(),
-                group_prefix: String::new(),
-                users: BTreeMap::new(),
-                groups: BTreeMap::new(),
-            },
+            mapping: Mapping::none(),
         }
     }
 
@@ -83,7 +78,7 @@ impl Narrowing {
     /// The first rule that refuses it. The whole request must be refused: with the group merely left out, it would do
     /// something else than was asked.
     pub fn admit(&self, identity: Identity) -> Result<Identity, Narrowed> {
-        let mapped = self.mapping.map(identity).map_err(Narrowed::Unmapped)?;
+        let mapped = self.mapping.map(identity)?;
         self.check(&mapped)?;
         Ok(mapped)
     }
@@ -93,7 +88,8 @@ impl Narrowing {
         if let Some(rule) = user {
             return Err(Narrowed::Denied { kind: "user", rule: rule.clone() });
         }
-        let group = self.deny_groups.iter().find(|rule| identity.groups().iter().any(|group| covers(rule, group)));
+        let groups = effective_groups(identity);
+        let group = self.deny_groups.iter().find(|rule| groups.iter().any(|group| covers(rule, group)));
         if let Some(rule) = group {
             return Err(Narrowed::Denied { kind: "group", rule: rule.clone() });
         }
@@ -101,13 +97,22 @@ impl Narrowing {
         if !allowed(&self.allow_users, identity.user()) {
             return Err(Narrowed::NotAllowed { kind: "user", name: identity.user().to_owned() });
         }
-        let everybodys = |group: &&String| EVERYBODY.contains(&group.as_str());
-        let mut own = identity.groups().iter().filter(|group| !everybodys(group));
+        let mut own = groups.iter().filter(|group| !EVERYBODY.contains(&group.as_str()));
         match own.find(|group| !allowed(&self.allow_groups, group)) {
             Some(group) => Err(Narrowed::NotAllowed { kind: "group", name: group.clone() }),
             None => Ok(()),
         }
     }
+}
+
+/// The groups that the identity has at the kube-apiserver, which gives its own to a service account that comes without
+/// any; save those of everybody, which no rule is about.
+fn effective_groups(identity: &Identity) -> Cow<'_, [String]> {
+    let account = identity.user().strip_prefix("system:serviceaccount:").filter(|_| identity.groups().is_empty());
+    let Some((namespace, _name)) = account.and_then(|account| account.split_once(':')) else {
+        return Cow::Borrowed(identity.groups());
+    };
+    Cow::Owned(vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")])
 }
 
 /// The rule by which an identity was refused.
@@ -130,6 +135,14 @@ pub enum Narrowed {
         /// The name, as it would be here.
         name: String,
     },
+    /// It would be taken for others, to whom the cluster's owner gave that name.
+    #[error("{kind} {name:?} is what the managed cluster's configuration calls another {kind} of the management side")]
+    Taken {
+        /// `user` or `group`.
+        kind: &'static str,
+        /// The name, as it would be here.
+        name: String,
+    },
     /// With its names here it is no identity any more.
     #[error("the managed cluster's mapping makes it invalid: {0}")]
     Unmapped(InvalidIdentity),
@@ -144,6 +157,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::mapping::Names;
 
     #[test]
     fn by_default_nobody_is_part_of_kubernetes() {
@@ -185,8 +199,9 @@ mod tests {
         assert_eq!(literal.check(&masters), Ok(()));
     }
 
-    fn names(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect()
+    fn names(prefix: &str, pairs: &[(&str, &str)]) -> Names {
+        let pairs = pairs.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned()));
+        Names::new(prefix.to_owned(), pairs.collect())
     }
 
     fn somebody(user: &str, groups: &[&str]) -> Identity {
@@ -196,10 +211,8 @@ mod tests {
     #[test]
     fn names_are_mapped_and_then_held_against_the_rules() {
         let mapping = Mapping {
-            user_prefix: "hub:".to_owned(),
-            group_prefix: "hub:".to_owned(),
-            users: names(&[("ann", "alice")]),
-            groups: names(&[("dev", "developers"), ("root", "system:masters")]),
+            users: names("hub:", &[("ann", "alice")]),
+            groups: names("hub:", &[("dev", "developers"), ("root", "system:masters")]),
         };
         let rules = Narrowing { mapping: mapping.clone(), ..Narrowing::default() };
         let ann = somebody("ann", &["dev", "ops", "system:authenticated"]).with_uid("7").unwrap();
@@ -213,6 +226,39 @@ mod tests {
         let willing = Narrowing { mapping, ..Narrowing::none() };
         assert_eq!(willing.admit(somebody("bob", &["root"])).unwrap().groups(), ["system:masters"]);
         assert!(matches!(rules.admit(somebody(&"x".repeat(1024), &[])), Err(Narrowed::Unmapped(_))));
+    }
+
+    #[test]
+    fn nobody_takes_a_name_that_is_given_to_others() {
+        let mapping = Mapping {
+            users: names("", &[("ann", "alice"), ("al", "alice"), ("carl", "carl")]),
+            groups: names("hub:", &[("dev", "hub:developers"), ("ops", "operators")]),
+        };
+        let rules = Narrowing { mapping, ..Narrowing::default() };
+        for (user, here) in [("ann", "alice"), ("al", "alice"), ("carl", "carl"), ("bob", "bob")] {
+            assert_eq!(rules.admit(somebody(user, &[])).unwrap().user(), here);
+        }
+        let refused = rules.admit(somebody("alice", &[])).unwrap_err().to_string();
+        let expected =
+            "user \"alice\" is what the managed cluster's configuration calls another user of the management side";
+        assert_eq!(refused, expected);
+        for (group, here) in [("dev", "hub:developers"), ("ops", "operators"), ("operators", "hub:operators")] {
+            assert_eq!(rules.admit(somebody("bob", &[group])).unwrap().groups(), [here]);
+        }
+        assert!(matches!(rules.admit(somebody("bob", &["developers"])), Err(Narrowed::Taken { kind: "group", .. })));
+    }
+
+    #[test]
+    fn groups_that_kube_apiserver_adds_are_held_against_the_rules() {
+        let denied = Narrowing { deny_groups: vec!["system:serviceaccounts:shop".to_owned()], ..Narrowing::none() };
+        let allowed = Narrowing { allow_groups: vec!["dev".to_owned()], ..Narrowing::none() };
+        let till = || somebody("system:serviceaccount:shop:till", &[]);
+        assert!(matches!(denied.admit(till()), Err(Narrowed::Denied { kind: "group", .. })));
+        assert!(matches!(allowed.admit(till()), Err(Narrowed::NotAllowed { kind: "group", .. })));
+        assert!(denied.admit(somebody("system:serviceaccount:bank:till", &[])).is_ok());
+        // Whoever comes with groups gets none.
+        assert!(denied.admit(somebody("system:serviceaccount:shop:till", &["dev"])).is_ok());
+        assert!(allowed.admit(somebody("system:serviceaccount:shop:till", &["dev"])).is_ok());
     }
 
     #[test]
@@ -243,7 +289,8 @@ mod tests {
             user in WORDS,
             member in proptest::collection::vec(WORDS, 0..4),
         ) {
-            let mapping = Mapping { user_prefix: prefixes.0, group_prefix: prefixes.1, users, groups };
+            let mapping =
+                Mapping { users: Names::new(prefixes.0, users), groups: Names::new(prefixes.1, groups) };
             let rules = Narrowing { mapping, ..Narrowing::default() };
             let identity = Identity::new(user).unwrap().with_groups(member).unwrap();
             let count = identity.groups().len();
@@ -253,6 +300,23 @@ mod tests {
                 for name in ["system:masters", "system:nodes", "kubeadm:cluster-admins"] {
                     prop_assert!(!mapped.is_in(name));
                 }
+            }
+        }
+
+        #[test]
+        fn two_users_are_one_only_where_the_owner_says_so(
+            prefix in "(h|ha|)",
+            explicit in proptest::collection::btree_map("[ha]{1,3}", "[ha]{1,3}", 0..4),
+            one in "[ha]{1,3}",
+            other in "[ha]{1,3}",
+        ) {
+            let users = Names::new(prefix, explicit.clone());
+            let rules = Narrowing { mapping: Mapping { users, ..Mapping::none() }, ..Narrowing::none() };
+            let admitted = |name: &str| rules.admit(Identity::new(name).unwrap()).map(|it| it.user().to_owned());
+            if let (Ok(first), Ok(second)) = (admitted(&one), admitted(&other))
+                && first == second
+            {
+                prop_assert!(one == other || (explicit.get(&one) == Some(&first) && explicit.get(&other) == Some(&first)));
             }
         }
     }

@@ -25,6 +25,8 @@ const PROGRAMS: &[(&str, &str, &[&[&str]])] = &[
             &["cluster", "list"],
             &["cluster", "get"],
             &["cluster", "delete"],
+            &["auth"],
+            &["auth", "can-i"],
             &["kubeconfig"],
             &["status"],
             &["completion"],

@@ -75,13 +75,13 @@ pub struct RawConfig {
     #[arg(long = "allow-group", value_name = "RULE", env = "MOORLINE_ALLOW_GROUPS", value_delimiter = ',')]
     pub allow_groups: Vec<String>,
 
-    /// What a user of the management side is called here (FROM=TO); may be repeated. Who has no mapping gets
-    /// --user-prefix
+    /// What a user of the management side is called here (FROM=TO), and nobody else is; may be repeated. Who has no
+    /// mapping gets --user-prefix
     #[arg(long = "map-user", value_name = "FROM=TO", env = "MOORLINE_MAP_USERS", value_delimiter = ',')]
     pub map_users: Vec<String>,
 
-    /// What a group of the management side is called here (FROM=TO); may be repeated. What has no mapping gets
-    /// --group-prefix
+    /// What a group of the management side is called here (FROM=TO), and no other is; may be repeated. What has no
+    /// mapping gets --group-prefix
     #[arg(long = "map-group", value_name = "FROM=TO", env = "MOORLINE_MAP_GROUPS", value_delimiter = ',')]
     pub map_groups: Vec<String>,
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use moorline_impersonation::{Mapping, Narrowing};
+use moorline_impersonation::{Mapping, Names, Narrowing};
 use moorline_model::Identity;
 use moorline_mtls::{Connector, HttpsConnector, HttpsTrust, KeyPair, Reloading, Roots};
 use moorline_wire::ALPN;
@@ -208,11 +208,14 @@ fn serving(raw: &RawConfig, warnings: &mut Vec<String>, problems: &mut Problems)
         }
         list.extend(rules.iter().map(|rule| rule.trim().to_owned()));
     }
+    let prefixes = [
+        prefix("--user-prefix", raw.user_prefix.as_deref(), problems),
+        prefix("--group-prefix", raw.group_prefix.as_deref(), problems),
+    ];
+    let [users, groups] = prefixes;
     narrowing.mapping = Mapping {
-        user_prefix: prefix("--user-prefix", raw.user_prefix.as_deref(), problems),
-        group_prefix: prefix("--group-prefix", raw.group_prefix.as_deref(), problems),
-        users: names("--map-user", &raw.map_users, problems),
-        groups: names("--map-group", &raw.map_groups, problems),
+        users: Names::new(users, names("--map-user", &raw.map_users, problems)),
+        groups: Names::new(groups, names("--map-group", &raw.map_groups, problems)),
     };
     serve::Config { narrowing, max_requests }
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use moorline_ca::Authority;
+use moorline_impersonation::Names;
 use moorline_model::ClusterUid;
 
 use super::*;
@@ -104,7 +105,7 @@ fn names_and_prefixes_are_checked() {
     assert_eq!(fields, ["--allow-group", "--user-prefix", "--map-user", "--map-user", "--map-user", "--map-user"]);
     let raw = RawConfig { map_groups: vec!["cn=dev=dev".to_owned()], ..bench.raw() };
     let mapping = bench.resolve(&raw).unwrap().serve.narrowing.mapping;
-    assert_eq!(mapping.groups["cn=dev"], "dev");
+    assert_eq!(mapping.groups, Names::new(String::new(), [("cn=dev".to_owned(), "dev".to_owned())].into()));
 }
 
 #[test]

@@ -164,6 +164,7 @@ async fn users_have_the_names_that_the_cluster_gives_them() {
     for (user, group, expected) in [
         ("ann", "dev", Ok("hub:ann")),
         ("cid", "dev", Ok("carl")),
+        ("carl", "dev", Ok("hub:carl")),
         ("ann", "ops", Err("group \"hub:ops\" is not on the managed cluster's list of allowed groups")),
         ("cn=root", "dev", Err("user system:kube-* is denied by the managed cluster's configuration")),
     ] {
@@ -183,11 +184,14 @@ async fn users_have_the_names_that_the_cluster_gives_them() {
                 assert_eq!(response.status(), 403);
                 assert_eq!(Failure::of_response(response.headers()), Some(Failure::IdentityDenied));
                 let message = text(response).await;
-                let said: moorline_model::Status = serde_json::from_str(&message).unwrap();
+                let said: Status = serde_json::from_str(&message).unwrap();
                 assert!(said.message.contains(rule), "{message}");
             }
         }
     }
+    let metrics = world.agent.page("/metrics").await;
+    let counted = format!("moorline_agent_requests_refused_total{{reason=\"{}\"}} 2", Failure::IdentityDenied.as_str());
+    assert!(metrics.contains(&counted), "{metrics}");
 }
 
 #[tokio::test]
