@@ -14,6 +14,7 @@ use http::{Method, StatusCode};
 use moorline_api::{CreatedCluster, paths};
 use moorline_server::bootstrap::StateDir;
 use moorline_testkit::client::{Client, LIMIT, full};
+use moorline_testkit::upstream::Upstream;
 use moorline_testkit::{eventually, house};
 
 pub(crate) const MIB: u64 = 1024 * 1024;
@@ -60,6 +61,11 @@ pub(crate) async fn played_a_part() -> Result<bool> {
             })
             .await?;
             say(&format!("{} {} {} {}", server.gateway, server.tunnel, server.admin, server.directory().display()));
+            std::future::pending::<()>().await;
+        }
+        ["be-an-origin"] => {
+            let origin = Upstream::start().await?;
+            say(&origin.address().to_string());
             std::future::pending::<()>().await;
         }
         ["be-an-agent", created, tunnel, upstream] => {
@@ -163,8 +169,16 @@ impl ServerProcess {
     /// # Errors
     /// When they do not.
     pub(crate) async fn agent(&self, name: &str, upstream: &str) -> Result<Process> {
+        self.agent_at(self.tunnel, name, upstream).await
+    }
+
+    /// The same, by another address for the tunnel.
+    ///
+    /// # Errors
+    /// When none gets through.
+    pub(crate) async fn agent_at(&self, tunnel: SocketAddr, name: &str, upstream: &str) -> Result<Process> {
         let created = serde_json::to_string(&self.create(name).await?)?;
-        let (process, _admin) = Process::start(&["be-an-agent", &created, &self.tunnel.to_string(), upstream])?;
+        let (process, _admin) = Process::start(&["be-an-agent", &created, &tunnel.to_string(), upstream])?;
         let (user, path) = (self.user()?, format!("/clusters/{name}/version"));
         let through = async || user.get(&path).await.ok().filter(|answer| answer.code == StatusCode::OK);
         eventually(LIMIT, through).await?;
@@ -177,6 +191,28 @@ impl ServerProcess {
     /// When it does not answer.
     pub(crate) async fn metric(&self, name: &str) -> Result<f64> {
         house::metric(self.admin, name, &[]).await
+    }
+}
+
+/// What stands for a kube-apiserver, in a process of its own.
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    _process: Process,
+}
+
+impl Origin {
+    /// An origin on a free port.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) fn start() -> Result<Self> {
+        let (process, line) = Process::start(&["be-an-origin"])?;
+        Ok(Self { address: line.parse()?, _process: process })
+    }
+
+    /// As agents call it.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 }
 

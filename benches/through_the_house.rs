@@ -1,11 +1,15 @@
 //! What the way through server, tunnel and agent costs, as ratios to the same requests sent straight to the origin.
 //!
-//! Server, agent, origin and callers share one process and its cores, so the whole cost of the way is paid by the figure.
-//! The way through pays for TLS twice, authentication, authorisation and impersonation; the direct way is plain HTTP.
-//! Each figure is the median of interleaved rounds. Run it with
+//! Origin, server and agent are processes of their own, on the cores of this one, which holds the callers. The way
+//! through pays for three hops of TLS and HTTP, authentication, authorisation and impersonation; the direct way is plain
+//! HTTP. Each figure is the median of interleaved rounds. Run it with
 //! `cargo bench --package moorline-benches --bench through_the_house`.
+//!
+//! Where `MOORLINE_BENCH_RATHOLE` names the program of rathole, a relay of plain TCP connections through TLS, it is a
+//! third way in the same rounds. It reads no request: what lies between the two is what knowing the user costs.
 
 mod parts;
+mod rathole;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,13 +20,12 @@ use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use moorline_testkit::client::{Body, Client, empty};
-use moorline_testkit::house::{Agent, Server};
 use moorline_testkit::link::Link;
-use moorline_testkit::upstream::Upstream;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use parts::{MIB, median, say};
+use parts::{MIB, Origin, ServerProcess, median, say};
+use rathole::Rathole;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -31,59 +34,72 @@ const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
 const BULK: u64 = 256 * MIB;
 
+/// The round trip of a long way.
+const FAR: Duration = Duration::from_millis(50);
+
 /// Where requests go, and with what.
 #[derive(Clone)]
 enum Way {
-    Direct(SocketAddr),
+    /// Straight to an origin, or to what stands for one.
+    Plain(SocketAddr),
     Through(Client),
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let upstream = Upstream::start().await?;
-    let server = Server::start().await?;
-    let link = Link::to(server.tunnel).await?;
-    let _near = server.agent("near", &upstream.url()).await?;
-    let direct = Way::Direct(upstream.address());
-    let through = Way::Through(server.admin_client()?);
-
-    say("kept connections, 1 KiB answers              direct/s    through/s   ratio");
-    for callers in [1, 32] {
-        let (direct, through) = interleaved(|way| requests(way, "near", callers), &direct, &through).await?;
-        say(&format!("{callers:>3} callers {direct:>43.0} {through:>12.0} {:>7.2}", through / direct));
+    if parts::played_a_part().await? {
+        return Ok(());
     }
-    say("new connections, 16 callers");
-    let (one, other) = interleaved(|way| connections(way, "near", 16), &direct, &through).await?;
-    say(&format!("             {one:>42.0} {other:>12.0} {:>7.2}", other / one));
+    let origin = Origin::start()?;
+    let server = ServerProcess::start()?;
+    let _near = server.agent("near", &origin.url()).await?;
+    let through = Way::Through(server.user()?);
+    let relay = Rathole::start(origin.address, None).await?;
+    let ways = |direct, relay: Option<&Rathole>| {
+        let relay = relay.map(|relay| ("rathole", Way::Plain(relay.address)));
+        [Some(("direct", Way::Plain(direct))), Some(("moorline", through.clone())), relay]
+            .into_iter()
+            .flatten()
+            .collect()
+    };
 
-    say("one stream of 256 MiB                         direct MiB/s  through MiB/s   ratio");
-    let (one, other) = interleaved(|way| bulk(way, "near"), &direct, &through).await?;
-    say(&format!("round trip 0 ms {one:>39.0} {other:>14.0} {:>7.2}", other / one));
+    let near: Vec<_> = ways(origin.address, relay.as_ref());
+    for callers in [1, 32] {
+        let what = format!("requests/s, 1 KiB, {callers} on kept connections");
+        compare(&what, &near, |way| requests(way, "near", callers)).await?;
+    }
+    compare("requests/s, 1 KiB, 16 on new connections", &near, |way| connections(way, "near", 16)).await?;
+    compare("MiB/s, one answer of 256 MiB", &near, |way| bulk(way, "near")).await?;
 
-    link.set_round_trip(Duration::from_millis(50));
-    let created = server.create("far").await?;
-    let _far = Agent::start(&created, link.address(), &upstream.url(), |_| {})?;
-    server.connected("far").await?;
+    let link = Link::to(server.tunnel).await?;
+    link.set_round_trip(FAR);
+    let _far = server.agent_at(link.address(), "far", &origin.url()).await?;
     // One TCP connection over a link of the same kind: what the link lets through.
-    let plain = Link::to(upstream.address()).await?;
-    plain.set_round_trip(Duration::from_millis(50));
-    let direct = Way::Direct(plain.address());
-    let (one, other) = interleaved(|way| bulk(way, "far"), &direct, &through).await?;
-    say(&format!("round trip 50 ms {one:>38.0} {other:>14.0} {:>7.2}", other / one));
-    Ok(())
+    let plain = Link::to(origin.address).await?;
+    plain.set_round_trip(FAR);
+    let relay = Rathole::start(origin.address, Some(FAR)).await?;
+    let far: Vec<_> = ways(plain.address(), relay.as_ref());
+    compare("MiB/s, the same at a round trip of 50 ms", &far, |way| bulk(way, "far")).await
 }
 
-/// Medians of rounds of both ways, taken in turns so that both see the same machine.
-async fn interleaved<F>(measure: impl Fn(Way) -> F, direct: &Way, through: &Way) -> Result<(f64, f64)>
+/// Says the medians of rounds of all ways, taken in turns so that all see the same machine, and the ratios to the first.
+async fn compare<F>(what: &str, ways: &[(&str, Way)], measure: impl Fn(Way) -> F) -> Result<()>
 where
     F: Future<Output = Result<f64>>,
 {
-    let (mut one, mut other) = (Vec::new(), Vec::new());
+    let mut figures = vec![Vec::new(); ways.len()];
     for _ in 0..ROUNDS {
-        one.push(measure(direct.clone()).await?);
-        other.push(measure(through.clone()).await?);
+        for ((_, way), figures) in ways.iter().zip(&mut figures) {
+            figures.push(measure(way.clone()).await?);
+        }
     }
-    Ok((median(one), median(other)))
+    let medians: Vec<_> = figures.into_iter().map(median).collect();
+    let first = medians.first().copied().unwrap_or(1.0);
+    let columns = ways.iter().zip(&medians);
+    let columns: Vec<_> =
+        columns.map(|((name, _), median)| format!("{name} {median:>8.0} {:>5.2}", median / first)).collect();
+    say(&format!("{what:<44} {}", columns.join("   ")));
+    Ok(())
 }
 
 /// Requests a second on kept connections.
@@ -151,7 +167,7 @@ where
 impl Way {
     async fn connect(&self) -> Result<http1::SendRequest<Body>> {
         match self {
-            Self::Direct(address) => {
+            Self::Plain(address) => {
                 let socket = TcpStream::connect(address).await.context("connecting to the origin")?;
                 socket.set_nodelay(true)?;
                 handshake(socket).await
@@ -162,7 +178,7 @@ impl Way {
 
     fn request(&self, cluster: &str, path: &str) -> Request<Body> {
         match self {
-            Self::Direct(_) => {
+            Self::Plain(_) => {
                 let mut request = Request::new(empty());
                 *request.uri_mut() = path.parse().unwrap_or_default();
                 request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("origin"));
