@@ -248,6 +248,21 @@ async fn f33_one_user_cannot_take_all_the_room() {
 }
 
 #[tokio::test]
+async fn who_is_denied_by_the_clusters_own_rules_hears_which() {
+    let erin = "the-token-of-erin-2f6d";
+    let house = House::with(&format!("{erin},erin,,\"dev,system:masters\"\n"), |_| {}).await;
+    let refused = house.user(erin).get("/clusters/east/api").await.unwrap();
+    assert_eq!(refused.code, StatusCode::FORBIDDEN);
+    let said = status(&refused.body);
+    assert_eq!(said["reason"], "Forbidden");
+    let message = "cluster \"east\": the cluster's own rules deny the group \"system:masters\"";
+    assert_eq!(said["message"], message);
+    assert!(!refused.headers.keys().any(|name| name.as_str().starts_with("x-moorline-")));
+    let labels = ["reason=\"identity-denied\""];
+    assert!(house.agent.metric("moorline_agent_requests_refused_total", &labels).await.unwrap() >= 1.0);
+}
+
+#[tokio::test]
 async fn f33_one_user_cannot_take_all_the_room_of_a_cluster() {
     let house = House::with("", |raw| raw.max_requests_per_cluster = Some(8)).await;
     let (alice, admin) = (house.user(ALICE), house.user(ADMIN));

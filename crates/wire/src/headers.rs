@@ -16,6 +16,9 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-moorline-request-i
 /// The agent removes it from what the kube-apiserver sends.
 pub const FAILURE: HeaderName = HeaderName::from_static("x-moorline-failure");
 
+/// On a response with [`FAILURE`]: which rule the user met (see [`crate::Denial`]).
+pub const DENIAL: HeaderName = HeaderName::from_static("x-moorline-denial");
+
 /// Whether a header is one of ours, known to this version or not.
 #[must_use]
 pub fn is_ours(name: &HeaderName) -> bool {
@@ -28,7 +31,7 @@ mod tests {
 
     #[test]
     fn all_names_share_the_prefix() {
-        for name in [IDENTITY, REQUEST_ID, FAILURE] {
+        for name in [IDENTITY, REQUEST_ID, FAILURE, DENIAL] {
             assert!(is_ours(&name), "{name}");
         }
         assert!(!is_ours(&http::header::COOKIE));

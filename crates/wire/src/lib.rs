@@ -15,6 +15,7 @@
 
 mod close;
 mod codec;
+mod denial;
 mod failure;
 pub mod headers;
 mod identity;
@@ -26,6 +27,7 @@ mod version;
 
 pub use close::{CloseReason, Fault};
 pub use codec::{DecodeError, Decoder, encode};
+pub use denial::{Denial, Kind, Verdict};
 pub use failure::Failure;
 pub use identity::{IdentityError, read_identity, write_identity};
 pub use message::{

@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use moorline_impersonation::{ApplyError, Narrowed};
 use moorline_model::Status;
 use moorline_mux::Pace;
-use moorline_wire::{Failure, IdentityError, headers};
+use moorline_wire::{Denial, Failure, IdentityError, Kind, Verdict, headers};
 use thiserror::Error;
 
 use super::{
@@ -70,6 +70,19 @@ impl Refusal {
         }
     }
 
+    /// Which rule of this cluster it met.
+    fn denial(&self) -> Option<Denial> {
+        let Self::Narrowed(narrowed) = self else { return None };
+        let (verdict, kind, name) = match narrowed {
+            Narrowed::Denied { kind, rule } => (Verdict::Denied, kind, rule),
+            Narrowed::NotAllowed { kind, name } => (Verdict::NotAllowed, kind, name),
+            Narrowed::Taken { kind, name } => (Verdict::Taken, kind, name),
+            Narrowed::Unmapped(_) | _ => return None,
+        };
+        let kind = if *kind == "group" { Kind::Group } else { Kind::User };
+        Some(Denial::new(verdict, kind, name))
+    }
+
     fn status(&self) -> Status {
         let reason = self.failure().reason();
         let status = Status::failure(reason.code(), reason, self.to_string());
@@ -104,6 +117,9 @@ impl Refusal {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
         headers.insert(headers::FAILURE, self.failure().header_value());
+        if let Some(denial) = self.denial() {
+            headers.insert(headers::DENIAL, denial.header_value());
+        }
         if self.is_passing() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER));
         }

@@ -15,7 +15,7 @@ use moorline_access::RequestAttributes;
 use moorline_model::ClusterName;
 use moorline_mux::{CloseReason, OpenError};
 use moorline_process::{Phase, Phases};
-use moorline_wire::{Failure, headers as wire, may_take_long};
+use moorline_wire::{Denial, Failure, headers as wire, may_take_long};
 
 use crate::registry;
 
@@ -91,7 +91,8 @@ impl Routed {
         }
         .map_err(|error| error.of(cluster, pool))?;
         if let Some(failure) = Failure::of_response(response.headers()) {
-            return Err(Cause::Agent { cluster: cluster.clone(), failure });
+            let denial = Denial::of_response(response.headers()).filter(|_| failure == Failure::IdentityDenied);
+            return Err(Cause::Agent { cluster: cluster.clone(), failure, denial });
         }
         let (response, switch) = clean(response, prepared.asks, cluster)?;
         Ok(Forwarded { response, lease, switch, watched: prepared.watched, routed, taken })

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Ver
 use moorline_access::Denied;
 use moorline_impersonation::RequestedError;
 use moorline_model::{ClusterName, Reason, Status};
-use moorline_wire::Failure;
+use moorline_wire::{Denial, Failure};
 use tracing::Level;
 
 use super::{
@@ -86,6 +86,8 @@ pub(crate) enum Cause {
         cluster: ClusterName,
         /// Why.
         failure: Failure,
+        /// Which rule of the cluster's own it was, where it was one.
+        denial: Option<Denial>,
     },
     /// The cluster switched protocols without being asked, or to another one than asked for.
     WrongUpgrade(ClusterName),
@@ -229,7 +231,13 @@ impl Cause {
                 Level::WARN,
                 format!("the cluster \"{cluster}\" did not answer in time"),
             ),
-            Self::Agent { cluster, failure } => agent(cluster, *failure),
+            Self::Agent { cluster, denial: Some(denial), .. } => Row::new(
+                Failure::IdentityDenied.as_str(),
+                R::Forbidden,
+                Level::INFO,
+                format!("cluster \"{cluster}\": {denial}"),
+            ),
+            Self::Agent { cluster, failure, denial: None } => agent(cluster, *failure),
             Self::WrongUpgrade(cluster) => Row::new(
                 "wrong-upgrade",
                 R::BadGateway,
@@ -359,7 +367,7 @@ mod tests {
     fn every_cause_has_its_row() {
         let east = || -> ClusterName { "east".parse().unwrap() };
         let away = Duration::from_millis(2500);
-        let agent = |failure| Cause::Agent { cluster: east(), failure };
+        let agent = |failure| Cause::Agent { cluster: east(), failure, denial: None };
         let table = [
             (Cause::Target(TargetError::Name(InvalidClusterName::Empty)), 400, "bad-target", None),
             (Cause::Target(TargetError::Connect), 405, "method", None),
