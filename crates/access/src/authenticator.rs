@@ -1,6 +1,6 @@
 //! Whoever knows bearer tokens, besides the table of static ones.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use moorline_model::Identity;
 use thiserror::Error;
@@ -24,4 +24,13 @@ pub trait Authenticator: Send + Sync {
         &'a self,
         token: &'a str,
     ) -> impl Future<Output = Result<Option<Identity>, AuthenticatorUnavailable>> + Send + 'a;
+}
+
+impl<A: Authenticator> Authenticator for Arc<A> {
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a str,
+    ) -> impl Future<Output = Result<Option<Identity>, AuthenticatorUnavailable>> + Send + 'a {
+        A::authenticate(self, token)
+    }
 }

@@ -113,10 +113,6 @@ impl App {
         let (loaded, store, records) = loading.await.map_err(|_panicked| AppError::Runtime)??;
 
         let reviews = Reviews::open(&config.kubernetes).await?;
-        let mut authenticators = Chain::default();
-        if let Some(tokens) = reviews.tokens {
-            authenticators.push(tokens);
-        }
 
         let memory = MemoryBudget::new(config.tunnel.memory_budget);
         let metrics = Metrics::new(&registry, &memory);
@@ -136,7 +132,15 @@ impl App {
             serving: Vec::new(),
             gateway_keys: None,
             roots: [loaded.tunnel_roots, loaded.user_roots],
+            oidc: loaded.oidc.clone(),
         };
+        let mut authenticators = Chain::default();
+        if let Some(oidc) = loaded.oidc {
+            authenticators.push(oidc);
+        }
+        if let Some(tokens) = reviews.tokens {
+            authenticators.push(tokens);
+        }
         let state = Arc::new(State {
             registry: Registry::new(records),
             store: Arc::new(store),

@@ -14,7 +14,7 @@ use moorline_process::Plan;
 use thiserror::Error;
 
 pub(crate) use fit::fit;
-pub use raw::RawConfig;
+pub use raw::{RawConfig, RawOidc};
 
 /// The server's configuration as meant: complete and checked.
 #[derive(Clone, Debug)]
@@ -37,6 +37,10 @@ pub struct Config {
     pub(crate) client_ca_file: PathBuf,
     /// Users' static tokens.
     pub(crate) token_file: PathBuf,
+    /// Issuers whose OpenID Connect tokens are believed.
+    pub(crate) oidc: Option<moorline_oidc::Configuration>,
+    /// How long a verified token is remembered.
+    pub(crate) oidc_cache_time: Duration,
     /// Who may do what.
     pub(crate) policy_file: PathBuf,
     /// What the management cluster's Kubernetes is asked.

@@ -24,6 +24,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("mtls", &["model", "pki"]),
     ("process", &["model"]),
     ("store", &["model"]),
+    // Its trait is of `access`, its connections are of `mtls`.
+    ("oidc", &["model", "access", "mtls"]),
     ("demo", &["model"]),
     // Stands where `access` asks for an authenticator and an authorizer, so it knows those two traits.
     ("kube", &["model", "access"]),
@@ -45,6 +47,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "mtls",
             "process",
             "store",
+            "oidc",
         ],
     ),
     // The quickstart runs server, agent and demo API in one process: two edges sideways, named here.
@@ -62,6 +65,7 @@ const ONLY_USED_BY: &[(&str, &[&str])] = &[
     ("redb", &["store"]),
     ("kube", &["kube"]),
     ("k8s-openapi", &["kube"]),
+    ("jsonwebtoken", &["oidc"]),
     ("tracing-subscriber", &["process"]),
     ("clap_complete", &["cli"]),
 ];
@@ -120,7 +124,7 @@ mod tests {
     #[test]
     fn the_agent_links_no_signer_and_no_policy() {
         let (_, agent) = MAY_USE.iter().find(|(name, _)| *name == "agent").unwrap();
-        for wall in ["ca", "access", "audit", "api", "kube", "store", "server"] {
+        for wall in ["ca", "access", "audit", "api", "kube", "oidc", "store", "server"] {
             assert!(forbidden("agent", agent, &format!("moorline-{wall}")).is_some(), "{wall}");
         }
     }

@@ -7,6 +7,7 @@ use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use moorline_model::Fingerprint;
 use moorline_mtls::{KeyPair, Reloading, Roots};
+use moorline_oidc::Oidc;
 use moorline_process::Phase;
 use moorline_wire::CloseReason;
 use rand::RngExt as _;
@@ -25,6 +26,7 @@ pub(super) struct Background {
     pub(super) tokens: (PathBuf, Fingerprint),
     pub(super) policy: (PathBuf, Fingerprint),
     pub(super) interval: Duration,
+    pub(super) oidc: Option<Arc<Oidc>>,
 }
 
 impl Background {
@@ -48,6 +50,9 @@ impl Background {
         }
         if let Some(keys) = self.gateway_keys {
             until_cancelled("reload", Box::pin(keys.watch(interval)));
+        }
+        if let Some(oidc) = self.oidc {
+            until_cancelled("oidc-keys", Box::pin(async move { oidc.keep_keys().await }));
         }
         until_cancelled("reload", Box::pin(reload::watch(Arc::clone(state), self.tokens, self.policy, interval)));
     }

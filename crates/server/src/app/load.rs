@@ -2,12 +2,13 @@
 //!
 //! Called by `App::build`. Everything that is wrong is reported at once.
 
-use std::{error::Error, path::Path};
+use std::{error::Error, path::Path, sync::Arc};
 
 use moorline_access::{Policy, StaticTokens};
 use moorline_ca::{Authority, SubjectName};
 use moorline_model::ClusterRecord;
 use moorline_mtls::{GatewayAcceptor, KeyPair, Reloading, Roots, Source, TunnelAcceptor};
+use moorline_oidc::Oidc;
 use moorline_store::Embedded;
 
 use super::AppError;
@@ -31,6 +32,7 @@ pub(super) struct Loaded {
     pub(super) gateway_keys: Option<Reloading<KeyPair>>,
     pub(super) tunnel_roots: Reloading<Roots>,
     pub(super) user_roots: Reloading<Roots>,
+    pub(super) oidc: Option<Arc<Oidc>>,
 }
 
 /// Fills the state directory where it is empty and reads everything. Blocks on the disk.
@@ -57,6 +59,8 @@ impl Loaded {
         let tunnel_serving = problems.keep(serve_by(dir, Which::Tunnel, "tunnel", tunnel_names));
         let tunnel_roots = problems.keep(roots(&dir.certificate(Which::Tunnel)));
         let user_roots = problems.keep(roots(&config.client_ca_file));
+        let oidc = config.oidc.clone().map(|oidc| Oidc::new(oidc, config.oidc_cache_time)).transpose();
+        let oidc = problems.keep(oidc.map_err(|error| named("OpenID Connect", &error))).flatten().map(Arc::new);
         let mut gateway_serving = None;
         let mut gateway_keys = None;
         match &config.gateway_keys {
@@ -91,6 +95,7 @@ impl Loaded {
             gateway_keys,
             tunnel_roots,
             user_roots,
+            oidc,
         })
     }
 }

@@ -1,8 +1,12 @@
 //! The configuration as written: flags, each with its environment variable. Nothing is checked here.
 
+mod oidc;
+
 use std::path::PathBuf;
 
 use clap::Args;
+
+pub use oidc::RawOidc;
 
 /// What the operator wrote. Absent values get their documented defaults when the configuration is resolved.
 #[derive(Args, Clone, Debug, Default)]
@@ -49,6 +53,10 @@ pub struct RawConfig {
     /// [default: tokens.csv in the state directory]
     #[arg(long, value_name = "FILE", env = "MOORLINE_TOKEN_AUTH_FILE")]
     pub token_auth_file: Option<PathBuf>,
+
+    /// Whose tokens are believed, and how.
+    #[command(flatten)]
+    pub oidc: RawOidc,
 
     /// ClusterRoles and ClusterRoleBindings that say who may do what [default: policy.yaml in the state directory]
     #[arg(long, value_name = "FILE", env = "MOORLINE_AUTHORIZATION_POLICY_FILE")]

@@ -2,6 +2,8 @@
 //!
 //! Called by the programs before anything starts. It reads the files that are named, and changes none.
 
+mod oidc;
+
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use moorline_kube::Lives;
@@ -52,6 +54,8 @@ impl Config {
                 reload::check_roots,
             ),
             token_file: found.file("--token-auth-file", raw.token_auth_file, state.tokens(), reload::check_tokens),
+            oidc_cache_time: found.span("--oidc-cache-time", raw.oidc.oidc_cache_time.as_deref(), "10s"),
+            oidc: found.oidc(raw.oidc),
             policy_file: found.file(
                 "--authorization-policy-file",
                 raw.authorization_policy_file,
