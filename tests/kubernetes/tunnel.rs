@@ -66,8 +66,13 @@ async fn agent(server: &Server, name: &str, cluster: &Cluster) -> Agent {
 
 /// Registers a cluster and runs its agent, until requests get through.
 pub(crate) async fn enroll(server: &Server, name: &str, plane: &ControlPlane) -> Agent {
-    let token = plane.create_agent_service_account("moorline", "agent").await.unwrap();
-    let files = plane.directory().join("agent-of-moorline");
+    enroll_in(server, name, plane, "moorline").await
+}
+
+/// The same, with the agent's account in another namespace: several agents may serve one cluster.
+pub(crate) async fn enroll_in(server: &Server, name: &str, plane: &ControlPlane, namespace: &str) -> Agent {
+    let token = plane.create_agent_service_account(namespace, "agent").await.unwrap();
+    let files = plane.directory().join(format!("agent-of-{namespace}"));
     std::fs::create_dir_all(&files).unwrap();
     let (token_file, ca_file) = (files.join("token"), files.join("ca.crt"));
     moorline_process::write_private(&token_file, token.as_bytes()).unwrap();

@@ -24,10 +24,18 @@ impl ControlPlane {
         let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
         session.create(&accounts, &json!({ "metadata": { "name": name } })).await?;
         let rules = json!([
-            { "apiGroups": [""], "resources": ["users", "groups"], "verbs": ["impersonate"] },
+            { "apiGroups": [""], "resources": ["users", "groups", "serviceaccounts"], "verbs": ["impersonate"] },
             {
                 "apiGroups": ["authentication.k8s.io"],
-                "resources": ["uids", "userextras/*"],
+                // Rules know no `userextras/*`: each key stands for itself. These are a service account's.
+                "resources": [
+                    "uids",
+                    "userextras/authentication.kubernetes.io/credential-id",
+                    "userextras/authentication.kubernetes.io/node-name",
+                    "userextras/authentication.kubernetes.io/node-uid",
+                    "userextras/authentication.kubernetes.io/pod-name",
+                    "userextras/authentication.kubernetes.io/pod-uid",
+                ],
                 "verbs": ["impersonate"],
             },
         ]);
