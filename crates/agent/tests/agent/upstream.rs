@@ -26,7 +26,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::bench::{PATIENCE, spawn};
+use crate::bench::{PATIENCE, eventually, spawn};
 
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
@@ -39,6 +39,7 @@ struct State {
     users: Mutex<Vec<Option<String>>>,
     running: AtomicUsize,
     connections: AtomicUsize,
+    ended: AtomicUsize,
     uploaded: AtomicUsize,
     broken: AtomicUsize,
     sick: std::sync::atomic::AtomicBool,
@@ -125,9 +126,11 @@ impl Upstream {
         self.state.sick.store(sick, Ordering::SeqCst);
     }
 
-    /// Cuts all connections.
-    pub(crate) fn cut(&self) {
+    /// Cuts all connections; when it returns, they are closed.
+    pub(crate) async fn cut(&self) {
+        let made = self.connections();
         self.state.cut.send_modify(|cuts| *cuts += 1);
+        eventually("the connections are cut", || self.state.ended.load(Ordering::SeqCst) >= made).await;
     }
 }
 
@@ -145,6 +148,7 @@ async fn serve(socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, sta
         _ended = connection => {}
         _cut = cut.changed() => {}
     }
+    state.ended.fetch_add(1, Ordering::SeqCst);
 }
 
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Body>, io::Error> {
