@@ -1,7 +1,10 @@
-//! What the management API says about who may do what, and by which rule.
+//! What the management API says about who may do what, and by which rule; and users whom it revokes.
 
 use http::{HeaderName, Method};
-use moorline_testkit::client::full;
+use http_body_util::BodyExt as _;
+use moorline_process::write_private;
+use moorline_testkit::client::{LIMIT, full};
+use moorline_testkit::eventually;
 use serde_json::{Value, json};
 
 use super::people::{ADMIN, ALICE, BOB, CAROL, House};
@@ -55,3 +58,45 @@ async fn a_review_names_the_rule_and_takes_the_right_to_act_as_somebody() {
     }
     assert_eq!(house.review("nobody's-token", &[], &reach("east")).await.0, 401);
 }
+
+#[tokio::test]
+async fn a_revoked_users_running_watch_ends() {
+    let house = House::with("", |raw| {
+        // Only the server itself may make it known: the file is not looked at.
+        raw.reload_interval = Some("1h".to_owned());
+        raw.recheck_interval = Some("100ms".to_owned());
+        raw.authorization_policy_file = Some(raw.state_dir.clone().unwrap().join("everything.yaml"));
+        write_private(raw.authorization_policy_file.as_ref().unwrap(), EVERYTHING.as_bytes()).unwrap();
+    })
+    .await;
+    let admin = house.user(ADMIN);
+    let body = full(r#"{"name":"ann","groups":["moorline:admins"]}"#);
+    let made = admin.ask(admin.request_with(Method::POST, "/v1/users", body)).await.unwrap();
+    let made: Value = serde_json::from_str(&made.body).unwrap();
+    let token = made["token"].as_str().unwrap();
+    house.logs.forbid(token);
+    let ann = house.user(token);
+    let watch = ann.send(ann.request(Method::GET, "/clusters/east/ticks?watch=true")).await.unwrap();
+    assert_eq!(watch.status(), 200);
+    let mut events = watch.into_body();
+    assert!(events.frame().await.unwrap().is_ok());
+    let revoked = admin.ask(admin.request(Method::DELETE, "/v1/users/ann")).await.unwrap();
+    assert_eq!(revoked.code, 200, "{}", revoked.body);
+    let rest = tokio::time::timeout(LIMIT, async { while let Some(Ok(_event)) = events.frame().await {} }).await;
+    assert!(rest.is_ok(), "the watch goes on");
+    assert_eq!(ann.get("/clusters/east/version").await.unwrap().code, 401);
+    eventually(LIMIT, async || (house.upstream.running() == 0).then_some(())).await.unwrap();
+}
+
+const EVERYTHING: &str = r#"
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: all}
+rules: [{apiGroups: ["*"], resources: ["*"], verbs: ["*"]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: all}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "moorline:admins"}]
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: all}
+"#;

@@ -33,25 +33,31 @@ pub enum Action<'a> {
         /// The cluster; none for all of them.
         name: Option<&'a ClusterName>,
     },
+    /// Manage the users of the table of static tokens: a verb on `users`, which in this group are not those that
+    /// Kubernetes' core has for impersonation.
+    Users {
+        /// `list`, `create`, `delete`.
+        verb: &'a str,
+        /// The user; none for all of them.
+        name: Option<&'a str>,
+    },
 }
 
 impl<'a> Action<'a> {
     /// The resource under which clusters stand in rules.
     pub const RESOURCE: &'static str = "managedclusters";
 
+    /// The resource under which users of the table of static tokens stand in rules.
+    pub const USERS: &'static str = "users";
+
     /// What a rule is asked, with the API group that the server is configured with.
     #[must_use]
     pub fn attributes(self, api_group: &'a str) -> Attributes<'a> {
-        let (verb, name) = match self {
-            Self::Reach(cluster) => ("get", Some(cluster)),
-            Self::Administer { verb, name } => (verb, name),
+        let (verb, resource, name) = match self {
+            Self::Reach(cluster) => ("get", Self::RESOURCE, Some(cluster.as_str())),
+            Self::Administer { verb, name } => (verb, Self::RESOURCE, name.map(ClusterName::as_str)),
+            Self::Users { verb, name } => (verb, Self::USERS, name),
         };
-        Attributes {
-            verb,
-            api_group,
-            resource: Self::RESOURCE,
-            name: name.map(ClusterName::as_str),
-            ..Attributes::default()
-        }
+        Attributes { verb, api_group, resource, name, ..Attributes::default() }
     }
 }

@@ -64,7 +64,7 @@ impl Permit {
     }
 }
 
-/// Proof that somebody may manage clusters in one way. Only [`administer`] makes one.
+/// Proof that somebody may manage clusters or users in one way. Only [`administer`] and [`manage_users`] make one.
 /// ```compile_fail,E0277
 /// fn copy(grant: &moorline_access::Grant) -> impl Sized + use<> {
 ///     fn cloned<T: Clone>(value: &T) -> T {
@@ -135,6 +135,30 @@ pub async fn administer<A: Authorizer + ?Sized>(
     name: Option<&ClusterName>,
 ) -> Result<Grant, Denied> {
     grant(authorizer, api_group, authenticated, as_whom, Action::Administer { verb, name }).await
+}
+
+/// Whether somebody may do something with the users of the table of static tokens.
+///
+/// # Errors
+/// As for [`reach`].
+pub async fn manage_users<A: Authorizer + ?Sized>(
+    authorizer: &A,
+    api_group: &str,
+    authenticated: Identity,
+    as_whom: Option<Identity>,
+    verb: &str,
+    name: Option<&str>,
+) -> Result<Grant, Denied> {
+    grant(authorizer, api_group, authenticated, as_whom, Action::Users { verb, name }).await
+}
+
+/// Whether whoever holds the grant may make a credential for `whom`. Since they could use it themselves, that takes the
+/// right to act as every part of it: nobody gives others more than they could take.
+///
+/// # Errors
+/// As for [`reach`].
+pub async fn confer<A: Authorizer + ?Sized>(authorizer: &A, grant: &Grant, whom: &Identity) -> Result<(), Denied> {
+    act(authorizer, grant.identity(), whom.clone()).await.map(drop)
 }
 
 /// What the authorizer says of anything, and of whom: for explanations, proof of nothing.

@@ -1,5 +1,7 @@
 //! Static bearer tokens in the format of kube-apiserver's `--token-auth-file`. Only their hashes are kept.
 
+mod table;
+
 use std::{collections::HashMap, fmt};
 
 use csv::{ReaderBuilder, StringRecord, Trim};
@@ -8,6 +10,8 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use crate::problems::{Found, Problems};
+
+pub use table::AddError;
 
 /// Tokens in one file. Each lookup compares with every one of them, so that time tells nothing; 4,096 take some tens
 /// of microseconds. Whoever has more users has an identity provider.
@@ -32,6 +36,10 @@ struct Entry {
     digest: [u8; 32],
     identity: Identity,
 }
+
+/// What a token is called where it cannot be shown: the first twelve digits of its SHA-256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId([u8; 6]);
 
 impl StaticTokens {
     /// Reads a table.
@@ -87,6 +95,11 @@ impl StaticTokens {
         bool::from(matched).then(|| entry.identity.clone())
     }
 
+    /// Whom the tokens stand for, in the order of the table. All are in `system:authenticated`.
+    pub fn users(&self) -> impl Iterator<Item = (TokenId, &Identity)> {
+        self.entries.iter().map(|entry| (TokenId::of(&entry.digest), &entry.identity))
+    }
+
     /// How many tokens there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -97,6 +110,19 @@ impl StaticTokens {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+}
+
+impl TokenId {
+    fn of(digest: &[u8; 32]) -> Self {
+        let [a, b, c, d, e, f, ..] = *digest;
+        Self([a, b, c, d, e, f])
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

@@ -8,6 +8,7 @@ mod enrolment;
 pub mod paths;
 mod review;
 mod server;
+mod user;
 
 pub use cluster::{
     Condition, ConditionStatus, ListMeta, ManagedCluster, ManagedClusterList, ManagedClusterSpec, ManagedClusterStatus,
@@ -16,6 +17,7 @@ pub use cluster::{
 pub use enrolment::{CreateCluster, CreatedCluster, Enrolment, PrivateKeyPem};
 pub use review::{AccessAnswer, AccessQuestion};
 pub use server::{ServerStatus, Version};
+pub use user::{BearerToken, CreateUser, CreatedUser, RevokedUser, User, UserList, UserMeta, UserSpec};
 
 /// The API group of our objects, unless the server is configured with another.
 pub const API_GROUP: &str = "moorline.io";

@@ -1,6 +1,7 @@
 //! Where things are on the gateway.
 
 use moorline_model::ClusterName;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// What all paths of the management API begin with.
 pub const PREFIX: &str = "/v1";
@@ -12,6 +13,13 @@ pub const CLUSTERS: &str = "/v1/clusters";
 /// `POST` takes a [`crate::AccessQuestion`] and answers with a [`crate::AccessAnswer`].
 pub const ACCESS_REVIEWS: &str = "/v1/accessreviews";
 
+/// `GET` answers with a [`crate::UserList`]; `POST` takes a [`crate::CreateUser`] and answers with 201 and a
+/// [`crate::CreatedUser`].
+pub const USERS: &str = "/v1/users";
+
+/// In the query of [`user`]: only the token of this id.
+pub const TOKEN_ID: &str = "tokenId";
+
 /// `GET` answers with a [`crate::ServerStatus`].
 pub const STATUS: &str = "/v1/status";
 
@@ -22,6 +30,13 @@ pub const VERSION: &str = "/v1/version";
 #[must_use]
 pub fn cluster(name: &ClusterName) -> String {
     format!("{CLUSTERS}/{name}")
+}
+
+/// One user. `DELETE` answers with a [`crate::RevokedUser`].
+#[must_use]
+pub fn user(name: &str) -> String {
+    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
+    format!("{USERS}/{}", utf8_percent_encode(name, KEPT))
 }
 
 /// What a kubeconfig points at: the cluster's own API is below.
@@ -37,10 +52,11 @@ mod tests {
     #[test]
     fn all_are_below_the_prefix() {
         let east = "east".parse().unwrap();
-        for path in [CLUSTERS, ACCESS_REVIEWS, STATUS, VERSION, &cluster(&east)] {
+        for path in [CLUSTERS, ACCESS_REVIEWS, USERS, STATUS, VERSION, &cluster(&east), &user("x")] {
             assert!(path.starts_with(PREFIX), "{path}");
         }
         assert_eq!(cluster(&east), "/v1/clusters/east");
         assert_eq!(kubernetes(&east), "/clusters/east");
+        assert_eq!(user("a/../é@b.c?"), "/v1/users/a%2F%2E%2E%2F%C3%A9%40b%2Ec%3F");
     }
 }

@@ -39,6 +39,9 @@ pub(crate) enum Command {
     /// Add, list, show and delete managed clusters
     #[command(subcommand, visible_alias = "clusters", after_help = examples::CLUSTER)]
     Cluster(ClusterCommand),
+    /// Add, list and revoke users with static tokens
+    #[command(subcommand, visible_alias = "users", after_help = examples::USER)]
+    User(UserCommand),
     /// Ask what somebody may do, and by which rule
     #[command(subcommand, after_help = examples::AUTH)]
     Auth(AuthCommand),
@@ -178,6 +181,63 @@ pub(crate) struct ClusterDeleteArgs {
     /// The names of the clusters
     #[arg(required = true)]
     pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Add a user to the gateway's table of tokens; the token is made now, shown once and kept as a hash
+    #[command(after_help = examples::USER_ADD)]
+    Add(UserAddArgs),
+    /// List the users of the gateway's table of tokens
+    #[command(visible_alias = "ls", after_help = examples::USER_LIST)]
+    List(UserListArgs),
+    /// Revoke all tokens of users, or one token: refused at once, and what runs with them is ended soon
+    #[command(visible_aliases = ["rm", "delete"], after_help = examples::USER_REVOKE)]
+    Revoke(UserRevokeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserAddArgs {
+    /// The name of the user
+    pub(crate) name: String,
+    /// A group of the user; may be given several times. You must have the right to act as the user and the groups
+    #[arg(long = "group", short = 'g', value_name = "GROUP")]
+    pub(crate) groups: Vec<String>,
+    /// What tells the user from others of the same name [default: none]
+    #[arg(long, value_name = "UID")]
+    pub(crate) uid: Option<String>,
+    /// How to print the result; without it, the token alone
+    #[arg(long, short, value_name = "FORMAT", conflicts_with = "write_kubeconfig")]
+    pub(crate) output: Option<Format>,
+    /// Write a kubeconfig with the token into this new file instead of printing it
+    #[arg(long, value_name = "FILE", requires = "cluster")]
+    pub(crate) write_kubeconfig: Option<PathBuf>,
+    /// The managed cluster that the kubeconfig is for
+    #[arg(long, value_name = "NAME", requires = "write_kubeconfig")]
+    pub(crate) cluster: Option<String>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserListArgs {
+    /// How to print the result
+    #[arg(long, short, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserRevokeArgs {
+    /// The names of the users
+    #[arg(required_unless_present = "token_id")]
+    pub(crate) names: Vec<String>,
+    /// Only this token; `user list` shows the ids
+    #[arg(long, value_name = "ID", conflicts_with = "names")]
+    pub(crate) token_id: Option<String>,
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
 }

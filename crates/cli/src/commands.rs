@@ -8,6 +8,7 @@ mod kubeconfig;
 mod programs;
 mod quickstart;
 mod status;
+mod user;
 mod version;
 mod view;
 
@@ -25,6 +26,7 @@ pub(crate) async fn run(cli: Cli, printer: &mut Printer<'_>) -> Result<(), Failu
         Command::Kubeconfig(args) => kubeconfig::run(&args, printer).await,
         Command::Status(args) => status::run(&args, printer).await,
         Command::Completion { shell } => completion::run(shell, printer),
+        Command::User(command) => user::run(command, printer).await,
         Command::Version(args) => version::run(&args, printer).await,
         Command::Quickstart(args) => quickstart::run(&args, printer).await,
         Command::Server(args) => programs::server(*args).await,

@@ -121,6 +121,10 @@ fn answer(method: &Method, path: &str, body: &str) -> (u16, String) {
                 json!({"allowed": allowed, "rule": rule, "user": "ann", "groups": ["dev"], "group": "moorline.io"});
             (200, answer.to_string())
         }
+        ("GET", "/v1/users") => (200, json!({"kind": "UserList", "items": [ann()], "apiVersion": "x"}).to_string()),
+        ("POST", "/v1/users") if body.contains("bob") => failure(409, Reason::AlreadyExists, "bob already exists"),
+        ("POST", "/v1/users") => (201, json!({"user": ann(), "token": "n3w"}).to_string()),
+        ("DELETE", "/v1/users/a%2Fnn") => (200, json!({"name": "a/nn", "tokenIds": ["0123456789ab"]}).to_string()),
         ("GET", "/v1/version") => (200, json!({"version": "9.8.7", "protocolVersion": 1}).to_string()),
         _unknown => failure(404, Reason::NotFound, "managedclusters.moorline.io \"x\" not found"),
     }
@@ -140,6 +144,11 @@ fn west() -> Value {
                    "sessions": [], "fingerprints": []},
         "aFieldOfTomorrow": {"kept": true},
     })
+}
+
+fn ann() -> Value {
+    json!({"apiVersion": "moorline.io/v1alpha1", "kind": "User", "metadata": {"name": "a/nn"},
+           "spec": {"groups": ["dev", "ops"], "tokenId": "0123456789ab"}})
 }
 
 fn ok(output: &Output) -> String {
@@ -227,6 +236,57 @@ fn strangers_are_told_what_is_wrong() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(err(&refused).contains("--certificate-authority"), "{}", err(&refused));
     assert!(gateway.asked().is_empty(), "no token was shown to a stranger");
+}
+
+#[test]
+fn a_token_is_shown_once_and_alone_or_written_into_a_kubeconfig() {
+    let gateway = Gateway::start();
+    let added = gateway.moorline(&["user", "add", "a/nn", "-g", "dev", "--group", "ops", "--uid", "7"]);
+    assert_eq!(ok(&added), "n3w\n");
+    assert!(err(&added).starts_with("user \"a/nn\" created\n") && !err(&added).contains("n3w"), "{}", err(&added));
+    assert_eq!(gateway.asked(), [r#"POST /v1/users {"name":"a/nn","uid":"7","groups":["dev","ops"]}"#]);
+    let json: Value = serde_json::from_str(&ok(&gateway.moorline(&["user", "add", "a/nn", "-o", "json"]))).unwrap();
+    assert_eq!(json, json!({"user": ann(), "token": "n3w"}));
+    let there = gateway.moorline(&["user", "add", "bob"]);
+    assert_eq!(there.status.code(), Some(1));
+    assert_eq!(err(&there), "Error from server (AlreadyExists): bob already exists\n");
+
+    gateway.asked();
+    let file = gateway.path("ann.yaml");
+    let to_file = |cluster| ["user", "add", "a/nn", "--write-kubeconfig", file.to_str().unwrap(), "--cluster", cluster];
+    assert_eq!(gateway.moorline(&to_file("x")).status.code(), Some(1));
+    assert_eq!(gateway.asked(), ["GET /v1/clusters/x "], "no token is made that would be lost");
+    let written = gateway.moorline(&to_file("west"));
+    assert_eq!(ok(&written), format!("kubeconfig with their token written to {}\n", file.display()));
+    assert!(!err(&written).contains("n3w"));
+    let config: Value = serde_saphyr::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(
+        (&config["users"][0]["user"]["token"], &config["current-context"]),
+        (&json!("n3w"), &json!("moorline-west"))
+    );
+    gateway.asked();
+    assert_eq!(gateway.moorline(&to_file("west")).status.code(), Some(2));
+    assert!(gateway.asked().is_empty(), "no token is made that would be lost");
+}
+
+#[test]
+fn users_are_listed_and_revoked_by_name_or_token() {
+    let gateway = Gateway::start();
+    let run = |args: &[&str]| ok(&gateway.moorline(args));
+    let table = "NAME   GROUPS    UID      TOKEN-ID\na/nn   dev,ops   <none>   0123456789ab\n";
+    assert_eq!(run(&["user", "list"]), table);
+    assert_eq!(run(&["users", "ls", "-o", "name"]), "user.moorline.io/a/nn\n");
+    let revoked = "user \"a/nn\" revoked (token 0123456789ab)\n";
+    assert_eq!(run(&["user", "revoke", "a/nn"]), revoked);
+    gateway.asked();
+    assert_eq!(run(&["user", "revoke", "--token-id", "0123456789ab"]), revoked);
+    assert_eq!(gateway.asked(), ["GET /v1/users ", "DELETE /v1/users/a%2Fnn?tokenId=0123456789ab "]);
+    let unknown = gateway.moorline(&["user", "revoke", "--token-id", "ffffffffffff"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    let both = gateway.moorline(&["user", "revoke", "x", "a/nn"]);
+    assert_eq!((both.status.code(), String::from_utf8(both.stdout.clone()).unwrap()), (Some(1), revoked.to_owned()));
+    assert!(err(&both).starts_with("Error from server (NotFound)"), "{}", err(&both));
+    assert_eq!(gateway.moorline(&["user", "revoke"]).status.code(), Some(2));
 }
 
 #[test]

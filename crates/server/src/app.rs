@@ -149,6 +149,7 @@ impl App {
             issuer: Issuer::new(loaded.issuer_authority, config.agent_certificate_life, address),
             policy: ArcSwap::from_pointee(loaded.policy.value),
             tokens: ArcSwap::from_pointee(loaded.tokens.value),
+            token_file: Mutex::new(config.token_file),
             authenticators,
             access_reviews: reviews.decisions,
             api_group: config.api_group,

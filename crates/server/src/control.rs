@@ -1,4 +1,5 @@
-//! The management API under `/v1`: clusters, their enrolment, what a caller may do, and how the server fares.
+//! The management API under `/v1`: clusters, their enrolment, users with static tokens, what a caller may do, and how the
+//! server fares.
 //!
 //! The gateway calls the router with an authenticated [`Caller`]; each handler asks `access` whether that caller may,
 //! before it looks at anything else. Changes run to their end, whatever becomes of the caller.
@@ -8,11 +9,13 @@ mod clusters;
 pub(crate) mod issue;
 mod review;
 mod status;
+mod users;
 
 use std::sync::Arc;
 
 use axum::{Router, routing};
-use moorline_access::Grant;
+use http::HeaderValue;
+use moorline_access::{Denied, Grant};
 use moorline_api::paths;
 use moorline_model::{ClusterName, Reason, Status};
 
@@ -25,6 +28,8 @@ pub(crate) fn router(state: Arc<State>) -> Router {
     Router::new()
         .route(paths::CLUSTERS, routing::get(clusters::list).post(clusters::create))
         .route(&format!("{}/{{name}}", paths::CLUSTERS), routing::get(clusters::get).delete(clusters::delete))
+        .route(paths::USERS, routing::get(users::list).post(users::create))
+        .route(&format!("{}/{{name}}", paths::USERS), routing::delete(users::delete))
         .route(paths::ACCESS_REVIEWS, routing::post(review::review))
         .route(paths::STATUS, routing::get(status::status))
         .route(paths::VERSION, routing::get(status::version))
@@ -46,9 +51,12 @@ async fn authorize(state: &State, caller: Caller, verb: &str, name: Option<&Clus
     let Caller { identity, as_whom, request_id } = caller;
     let user = identity.user().to_owned();
     let granted = moorline_access::administer(&state.judge(), &state.api_group, identity, as_whom, verb, name).await;
-    granted.map_err(|denied| {
-        let request_id = request_id.to_str().unwrap_or_default();
-        tracing::info!(request_id, user, verb, cluster = name.map(ClusterName::as_str), %denied, "denied");
-        Failure::from(denied.status())
-    })
+    granted.map_err(|denied| refused(&denied, &request_id, &user, verb, name.map(ClusterName::as_str)))
+}
+
+/// The answer to whom it was denied.
+fn refused(denied: &Denied, request_id: &HeaderValue, user: &str, verb: &str, name: Option<&str>) -> Failure {
+    let request_id = request_id.to_str().unwrap_or_default();
+    tracing::info!(request_id, user, verb, name, %denied, "denied");
+    Failure::from(denied.status())
 }

@@ -3,7 +3,12 @@
 //! The composition root loads them at the start and spawns [`watch`]; the configuration uses the checks. (Certificates
 //! reload by `moorline_mtls::Reloading`.)
 
-use std::{fs, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    path::Path,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use moorline_access::{Policy, StaticTokens};
 use moorline_model::Fingerprint;
@@ -52,8 +57,11 @@ pub(crate) async fn watch(
         tokio::time::sleep(interval).await;
         let shared = Arc::clone(&state);
         let looked = state.tasks.spawn_blocking("reload", move || {
-            if let Some(value) = tokens_watch.look(&shared, tokens) {
-                shared.tokens.store(Arc::new(value));
+            {
+                let _unchanged = shared.token_file.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(value) = tokens_watch.look(&shared, tokens) {
+                    shared.tokens.store(Arc::new(value));
+                }
             }
             if let Some(value) = policy_watch.look(&shared, policy) {
                 shared.policy.store(Arc::new(value));
@@ -168,7 +176,11 @@ fn load<T>(path: &Path, parse: fn(&str) -> Result<T, moorline_access::Problems>)
     }
 }
 
-fn read(path: &Path) -> Result<String, Problems> {
+/// A file of tokens or policy as text. Blocks.
+///
+/// # Errors
+/// It cannot be read, or is too large to be one.
+pub(crate) fn read(path: &Path) -> Result<String, Problems> {
     let remedy = "name a file that this user can read";
     let size = fs::metadata(path).map_err(|error| problem(path, format!("cannot be read: {error}"), remedy))?.len();
     if size > MAX_FILE {

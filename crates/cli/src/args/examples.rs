@@ -56,6 +56,31 @@ Examples:
   moorline cluster delete west
   moorline cluster delete west east";
 
+pub(super) const USER: &str = "\
+Examples:
+  moorline user add ann --group dev > ann.token
+  moorline user list
+  moorline user revoke ann";
+
+pub(super) const USER_ADD: &str = "\
+Examples:
+  moorline user add ann --group dev --group ops > ann.token
+  moorline user add ann --group dev --write-kubeconfig ./ann.kubeconfig --cluster west
+  moorline user add ci --uid 7f3c -o json | jq -r .token
+
+It takes the right to `create` the resource `users` of the gateway's API group, and to `impersonate` the user, the groups
+and the uid: nobody gives others more than they could take.";
+
+pub(super) const USER_LIST: &str = "\
+Examples:
+  moorline user list
+  moorline user list -o json";
+
+pub(super) const USER_REVOKE: &str = "\
+Examples:
+  moorline user revoke ann
+  moorline user revoke --token-id 1f0c9a7be2d4";
+
 pub(super) const AUTH: &str = "\
 Examples:
   moorline auth can-i get managedclusters west";

@@ -84,6 +84,28 @@ pub(super) fn names(list: &Value, printer: &mut Printer<'_>) -> Result<(), Failu
     items(list).try_for_each(|cluster| printer.line(&name(&text(cluster, "/metadata/name"))))
 }
 
+/// `moorline user list`.
+pub(super) fn users(list: &Value) -> Table {
+    let mut table = Table::new(&["NAME", "GROUPS", "UID", "TOKEN-ID"]);
+    for user in items(list) {
+        let groups = user.pointer("/spec/groups").and_then(Value::as_array);
+        let groups: Vec<_> = groups.into_iter().flatten().map(|group| scalar(Some(group))).collect();
+        let groups = groups.join(",");
+        table.row([text(user, "/metadata/name"), groups, text(user, "/spec/uid"), text(user, "/spec/tokenId")]);
+    }
+    table
+}
+
+/// `moorline user list -o name`.
+pub(super) fn user_names(list: &Value, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    items(list).try_for_each(|user| printer.line(&user_name(&text(user, "/metadata/name"))))
+}
+
+/// A user as kubectl names a resource.
+pub(super) fn user_name(name: &str) -> String {
+    format!("user.moorline.io/{name}")
+}
+
 /// A cluster as kubectl names a resource.
 pub(super) fn name(cluster: &str) -> String {
     format!("managedcluster.moorline.io/{cluster}")

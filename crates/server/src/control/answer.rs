@@ -1,17 +1,21 @@
 //! What the management API answers with: JSON, or a Kubernetes `Status` for whatever failed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
+    body::Body,
     extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
 use moorline_model::{ClusterName, Reason, Status};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::RESOURCE;
+
+/// How long a request's body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The outcome of a handler.
 pub(super) type Answer<T> = Result<T, Failure>;
@@ -77,6 +81,20 @@ pub(super) fn json<T: Serialize>(code: StatusCode, body: &T) -> Response {
     let mut response = (code, axum::Json(body)).into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// The JSON of a request's body; `what` is what it should be.
+///
+/// # Errors
+/// It is too large, too slow, or something else.
+pub(super) async fn receive<T: DeserializeOwned>(body: Body, most: usize, what: &str) -> Answer<T> {
+    let reading = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, most)).await;
+    let body = reading.ok().and_then(Result::ok).ok_or_else(|| {
+        let why = format!("the request body could not be read within {BODY_TIMEOUT:?}, or has more than {most} bytes");
+        Failure::from(Status::failure(413, Reason::RequestEntityTooLarge, why))
+    })?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Failure::bad_request(format!("the request body is not a {what}: {error}")))
 }
 
 /// Counts every answer.

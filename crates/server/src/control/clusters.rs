@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError},
-    time::Duration,
 };
 
 use axum::{
@@ -23,16 +22,13 @@ use serde::Deserialize;
 
 use super::{
     RESOURCE,
-    answer::{Answer, Failure, json},
+    answer::{Answer, Failure, json, receive},
     authorize, status,
 };
 use crate::{clock, front::Caller, state::State};
 
 /// Bytes of a request body: a name and at most 64 labels.
 const MAX_BODY: usize = 64 * 1024;
-
-/// How long they may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a caller wants, before its values are checked: a bad name is to be answered as such, not as bad JSON.
 #[derive(Deserialize)]
@@ -102,14 +98,7 @@ fn parse(state: &State, name: &str) -> Answer<ClusterName> {
 }
 
 async fn read(state: &State, body: Body) -> Answer<(ClusterName, BTreeMap<String, String>)> {
-    let reading = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY)).await;
-    let body = reading.ok().and_then(Result::ok).ok_or_else(|| {
-        let why =
-            format!("the request body could not be read within {BODY_TIMEOUT:?}, or has more than {MAX_BODY} bytes");
-        Failure::from(Status::failure(413, Reason::RequestEntityTooLarge, why))
-    })?;
-    let Wanted { name, labels } = serde_json::from_slice(&body)
-        .map_err(|error| Failure::bad_request(format!("the request body is not a cluster to create: {error}")))?;
+    let Wanted { name, labels } = receive(body, MAX_BODY, "cluster to create").await?;
     let invalid = |field: &str, value: &str, why: &str| Failure::invalid(&state.api_group, &name, field, value, why);
     let parsed: ClusterName = name
         .parse()

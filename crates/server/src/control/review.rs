@@ -2,22 +2,18 @@
 //!
 //! Everybody may ask about themselves, as in Kubernetes. To ask about somebody else takes the right to act as them.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{Extension, body::Body, extract::State as Shared, response::Response};
 use http::StatusCode;
 use moorline_access::{Action, Attributes, Decision};
 use moorline_api::{AccessAnswer, AccessQuestion};
-use moorline_model::{Reason, Status};
 
-use super::answer::{Answer, Failure, json};
+use super::answer::{Answer, Failure, json, receive};
 use crate::{front::Caller, state::State};
 
 /// Bytes of a question: six names.
 const MAX_BODY: usize = 16 * 1024;
-
-/// How long it may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where Kubernetes has the parts of an identity that is to be acted as.
 const AUTHENTICATION: &str = "authentication.k8s.io";
@@ -29,7 +25,7 @@ pub(super) async fn review(
     body: Body,
 ) -> Answer<Response> {
     let question = read(body).await?;
-    let group = question.group.clone().unwrap_or_else(|| usual_group(&state, &question.resource));
+    let group = question.group.clone().unwrap_or_else(|| usual_group(&state, &question.verb, &question.resource));
     let given = |text: &'_ Option<String>| text.clone().filter(|text| !text.is_empty());
     let (subresource, name, path) = (given(&question.subresource), given(&question.name), given(&question.path));
     let what = match &path {
@@ -66,14 +62,7 @@ pub(super) async fn review(
 }
 
 async fn read(body: Body) -> Answer<AccessQuestion> {
-    let reading = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY)).await;
-    let body = reading.ok().and_then(Result::ok).ok_or_else(|| {
-        let why =
-            format!("the request body could not be read within {BODY_TIMEOUT:?}, or has more than {MAX_BODY} bytes");
-        Failure::from(Status::failure(413, Reason::RequestEntityTooLarge, why))
-    })?;
-    let question: AccessQuestion = serde_json::from_slice(&body)
-        .map_err(|error| Failure::bad_request(format!("the request body is no question about access: {error}")))?;
+    let question: AccessQuestion = receive(body, MAX_BODY, "question about access").await?;
     if question.verb.is_empty() || question.resource.is_empty() == question.path.is_none() {
         return Err(Failure::bad_request("a question about access has a verb, and either a resource or a path"));
     }
@@ -81,9 +70,11 @@ async fn read(body: Body) -> Answer<AccessQuestion> {
 }
 
 /// The group of a resource that this server itself asks rules about.
-fn usual_group(state: &State, resource: &str) -> String {
+fn usual_group(state: &State, verb: &str, resource: &str) -> String {
     match resource {
         Action::RESOURCE => state.api_group.clone(),
+        // Those that somebody may act as are the core's.
+        Action::USERS if verb != "impersonate" => state.api_group.clone(),
         "uids" | "userextras" => AUTHENTICATION.to_owned(),
         _ => String::new(),
     }

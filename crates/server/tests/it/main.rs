@@ -10,3 +10,4 @@ mod program;
 mod refusals;
 mod sessions;
 mod user;
+mod users;

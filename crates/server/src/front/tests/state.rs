@@ -70,6 +70,7 @@ pub(super) fn build(parts: Parts, handle: Handle, pool: &Arc<Pool>) -> (Arc<Stat
         issuer: Issuer::new(Authority::generate("test", clock::now(), DAY).unwrap(), DAY, "here:1".to_owned()),
         policy: ArcSwap::from_pointee(parts.policy),
         tokens: ArcSwap::from_pointee(parts.tokens),
+        token_file: std::sync::Mutex::new(directory.path().join("tokens.csv")),
         authenticators: Chain::default(),
         access_reviews: None,
         api_group: "moorline.io".to_owned(),
