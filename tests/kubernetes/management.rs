@@ -1,6 +1,12 @@
 //! A third control plane as the management cluster: it says whose a token is and who may reach which cluster, while the
 //! managed one decides what they may do there.
+//!
+//! `acting` plays `kubectl --as` and the like, `ends` what happens to those who are at work when their right is taken.
 
+mod acting;
+mod ends;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -9,16 +15,24 @@ use hyper::body::Incoming;
 use moorline_testkit::client::{Answer, Client};
 use moorline_testkit::eventually;
 use moorline_testkit::house::{Agent, Server};
-use moorline_testkit::kubernetes::{ControlPlane, Credential, Options};
+use moorline_testkit::kubernetes::{ControlPlane, Credential, Kubectl, Options, write_kubeconfig};
 use moorline_testkit::logs::Logs;
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 
+use crate::kube::Kube;
 use crate::stage::{Cluster, cluster};
-use crate::tunnel::enroll_in;
+use crate::tunnel::{RUNTIME, enroll_in};
 
 const NAME: &str = "shops";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const ADMIN: (&str, &str) = ("management-admin-5a7e", "admin");
+/// Users of the static table, besides. Who they may act as is in `acting`.
+const DEPUTY: (&str, &str) = ("deputys-token-77ac", "deputy");
+const PLAIN: (&str, &str) = ("plains-token-02d1", "plain");
+/// Only for [`ends`]: their lines and rights are taken away.
+const WALTER: (&str, &str) = ("walters-token-9f13", "walter");
+const WENDY: (&str, &str) = ("wendys-token-b5e0", "wendy");
 
 /// Far above what answers are remembered here plus the time between two looks, for a busy machine.
 const EFFECTIVE: Duration = Duration::from_secs(60);
@@ -31,10 +45,17 @@ struct House {
     logs: Logs,
 }
 
-async fn house() -> Option<House> {
+static SHARED: OnceCell<Option<House>> = OnceCell::const_new();
+
+/// The house of all tests that leave its kube-apiservers alone; `None` where the programs are missing.
+async fn shared() -> Option<&'static House> {
+    SHARED.get_or_init(|| async { RUNTIME.spawn(house("shared")).await.unwrap() }).await.as_ref()
+}
+
+async fn house(name: &str) -> Option<House> {
     let logs = Logs::capture();
     let managed = cluster(1).await?;
-    let options = Options { name: "management".into(), ..Options::default() };
+    let options = Options { name: format!("management-{name}"), ..Options::default() };
     let management = ControlPlane::start(managed.plane.tools(), options).await.unwrap();
     let everything = json!([{ "apiGroups": ["moorline.io"], "resources": ["managedclusters"], "verbs": ["*"] }]);
     management.grant(ADMIN.1, &everything).await.unwrap();
@@ -46,12 +67,12 @@ async fn house() -> Option<House> {
     management.grant("moorline-server", &delegator).await.unwrap();
     let certificate = management.client_certificate("moorline-server", "moorline").unwrap();
     let kubeconfig = management.kubeconfig("moorline-server", &Credential::Certificate(&certificate)).unwrap();
+    management.api().create("/api/v1/namespaces", &json!({ "metadata": { "name": "apps" } })).await.unwrap();
 
     let directory = tempfile::tempdir().unwrap();
-    let tokens = format!("{},{},,\n", ADMIN.0, ADMIN.1);
+    let tokens = tokens(&logs, &[ADMIN, DEPUTY, PLAIN, WALTER, WENDY]);
     moorline_process::write_private(&directory.path().join("tokens.csv"), tokens.as_bytes()).unwrap();
     let server = Server::start_in(directory, |raw| {
-        let second = || Some("1s".to_owned());
         (raw.kubernetes_authn, raw.kubernetes_authz) = (true, true);
         raw.kubeconfig = Some(kubeconfig);
         raw.authentication_cache_ttl = second();
@@ -59,18 +80,73 @@ async fn house() -> Option<House> {
         raw.authorization_cache_authorized_ttl = second();
         raw.authorization_cache_unauthorized_ttl = second();
         raw.recheck_interval = second();
+        raw.reload_interval = second();
     });
     let server = server.await.unwrap();
-    let agent = enroll_in(&server, NAME, &managed.plane, "moorline-shops").await;
+    let agent = enroll_in(&server, NAME, &managed.plane, &format!("moorline-{name}")).await;
     Some(House { server, management, managed, _agent: agent, logs })
 }
 
+fn second() -> Option<String> {
+    Some("1s".to_owned())
+}
+
+/// A static table.
+fn tokens(logs: &Logs, users: &[(&str, &str)]) -> String {
+    let line = |(token, user): &(&str, &str)| {
+        logs.forbid(token);
+        format!("{token},{user},,\n")
+    };
+    users.iter().map(line).collect()
+}
+
+/// kubectl at the cluster of a server.
+fn kubectl(server: &Server, managed: &Cluster, user: &str, token: &str) -> Kube {
+    Kube {
+        tools: managed.plane.tools().clone(),
+        version: Kubectl::New,
+        kubeconfig: kubeconfig(server, user, token),
+        prefix: String::new(),
+        namespace: "apps".to_owned(),
+    }
+}
+
+fn kubeconfig(server: &Server, user: &str, token: &str) -> PathBuf {
+    let path = server.directory().join(format!("{user}.kubeconfig"));
+    let ca = std::fs::read_to_string(server.directory().join("gateway-ca.crt")).unwrap();
+    let url = format!("https://{}/clusters/{NAME}", server.gateway);
+    write_kubeconfig(&path, &url, &ca, &Credential::Token(token)).unwrap();
+    path
+}
+
+/// A role and its binding, as documents that the embedded policy and Kubernetes read alike.
+fn role(name: &str, rules: &Value, users: &[&str]) -> [Value; 2] {
+    let group = "rbac.authorization.k8s.io";
+    let subject = |user: &&str| json!({ "apiGroup": group, "kind": "User", "name": user });
+    let subjects: Vec<Value> = users.iter().map(subject).collect();
+    let version = format!("{group}/v1");
+    [
+        json!({ "apiVersion": version, "kind": "ClusterRole", "metadata": { "name": name }, "rules": rules }),
+        json!({
+            "apiVersion": version,
+            "kind": "ClusterRoleBinding",
+            "metadata": { "name": name },
+            "roleRef": { "apiGroup": group, "kind": "ClusterRole", "name": name },
+            "subjects": subjects,
+        }),
+    ]
+}
+
+/// Rules that let somebody reach the cluster.
+fn reach() -> Value {
+    json!([{ "apiGroups": ["moorline.io"], "resources": ["managedclusters"], "resourceNames": [NAME], "verbs": ["get"] }])
+}
+
 impl House {
-    /// A service account of the management cluster: its uid and a client with its token.
-    async fn account(&self, name: &str) -> (String, Client) {
+    /// A service account of the management cluster: its uid and its token.
+    async fn account(&self, name: &str) -> (String, String) {
         let accounts = "/api/v1/namespaces/apps/serviceaccounts";
         let api = self.management.api();
-        api.create("/api/v1/namespaces", &json!({ "metadata": { "name": "apps" } })).await.unwrap();
         api.create(accounts, &json!({ "metadata": { "name": name } })).await.unwrap();
         let request = json!({ "spec": { "expirationSeconds": 3600 } });
         let made = api.call(Method::POST, &format!("{accounts}/{name}/token"), Some(&request)).await.unwrap();
@@ -78,23 +154,24 @@ impl House {
         self.logs.forbid(&token);
         let account = api.get(&format!("{accounts}/{name}")).await.unwrap();
         let uid = account["metadata"]["uid"].as_str().unwrap().to_owned();
-        (uid, self.server.admin_client().unwrap().with_token(&token))
+        (uid, token)
+    }
+
+    /// Somebody by their token.
+    fn client(&self, token: &str) -> Client {
+        self.server.admin_client().unwrap().with_token(token)
     }
 
     /// Lets an account reach the cluster.
     async fn bind(&self, name: &str) {
-        let rules = [json!({
-            "apiGroups": ["moorline.io"], "resources": ["managedclusters"], "resourceNames": [NAME], "verbs": ["get"],
-        })];
+        self.create(&role(name, &reach(), &[&format!("system:serviceaccount:apps:{name}")])).await;
+    }
+
+    /// Creates a role and its binding in the management cluster.
+    async fn create(&self, [role, binding]: &[Value; 2]) {
         let api = self.management.api();
-        let role = json!({ "metadata": { "name": name }, "rules": rules });
-        api.create(&format!("{RBAC}/clusterroles"), &role).await.unwrap();
-        let binding = json!({
-            "metadata": { "name": name },
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name },
-            "subjects": [{ "kind": "ServiceAccount", "namespace": "apps", "name": name }],
-        });
-        api.create(&format!("{RBAC}/clusterrolebindings"), &binding).await.unwrap();
+        api.create(&format!("{RBAC}/clusterroles"), role).await.unwrap();
+        api.create(&format!("{RBAC}/clusterrolebindings"), binding).await.unwrap();
     }
 
     async fn delete(&self, path: &str) {
@@ -131,8 +208,9 @@ async fn ends(watch: Incoming) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f28_the_management_cluster_says_who_and_where_and_the_managed_one_what() {
-    let Some(house) = house().await else { return };
+    let Some(house) = house("alone").await else { return };
     let (uid, till) = house.account("till").await;
+    let till = house.client(&till);
     strangers_learn_nothing(&till).await;
     house.bind("till").await;
     until(&till, StatusCode::OK).await;
@@ -197,6 +275,7 @@ async fn the_managed_cluster_decides(house: &House, till: &Client) {
 /// While nobody can be asked, nobody gets in; afterwards all is well by itself.
 async fn down_and_up(house: &House) {
     let (_uid, desk) = house.account("desk").await;
+    let desk = house.client(&desk);
     house.bind("desk").await;
     until(&desk, StatusCode::OK).await;
     house.management.stop_api_server();

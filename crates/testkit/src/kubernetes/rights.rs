@@ -80,6 +80,7 @@ async fn bind(session: &ApiSession, user: &str, subject: &Value, rules: &Value) 
     let rule = rules.get(0).context("a grant without rules")?;
     let review = json!({ "spec": { "user": user, "resourceAttributes": {
         "group": rule["apiGroups"][0], "resource": rule["resources"][0], "verb": rule["verbs"][0],
+        "name": rule["resourceNames"][0],
     } } });
     eventually(EFFECTIVE_WITHIN, || async {
         let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
