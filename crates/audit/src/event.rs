@@ -6,7 +6,7 @@ use moorline_access::RequestAttributes;
 use moorline_model::{Identity, Reason};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
-use crate::{MicroTime, Stage};
+use crate::{MicroTime, Stage, redact::redact_part};
 
 const VERSION: &str = "audit.k8s.io/v1";
 
@@ -148,7 +148,7 @@ impl Serialize for ObjectRef<'_> {
             ("subresource", request.subresource.as_deref()),
         ] {
             if let Some(text) = text.filter(|text| given(text)) {
-                map.serialize_entry(key, text)?;
+                map.serialize_entry(key, redact_part(text))?;
             }
         }
         map.end()

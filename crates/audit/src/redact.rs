@@ -34,6 +34,9 @@ const WITHIN_NAMES: [&str; 17] = [
 /// And one whose name is one of these.
 const NAMES: [&str; 11] = ["auth", "key", "sig", "pwd", "pass", "code", "sid", "otp", "pin", "nonce", "hmac"];
 
+/// But not this: it names a token without being one.
+const TOKEN_ID: &str = "tokenid";
+
 /// How often a value is decoded again to see what is inside: a URL in a parameter of a URL in a parameter.
 const DEPTH: usize = 3;
 
@@ -49,7 +52,7 @@ pub fn redact_uri(uri: &str) -> Cow<'_, str> {
     if !path_suspect && !query_suspect {
         return Cow::Borrowed(uri);
     }
-    let segments = path.split('/').map(|segment| if is_secret_value(segment) { REDACTED } else { segment });
+    let segments = path.split('/').map(redact_part);
     let mut clean = segments.collect::<Vec<_>>().join("/");
     if let Some(query) = query {
         clean.push('?');
@@ -73,6 +76,11 @@ pub fn redact_uri(uri: &str) -> Cow<'_, str> {
     Cow::Owned(clean)
 }
 
+/// A segment of a path, or what stands in its place.
+pub(crate) fn redact_part(part: &str) -> &str {
+    if is_secret_value(part) { REDACTED } else { part }
+}
+
 fn is_secret_pair(pair: &str) -> bool {
     match pair.split_once('=') {
         Some((key, "")) => is_secret_value(key),
@@ -84,7 +92,8 @@ fn is_secret_pair(pair: &str) -> bool {
 fn is_secret_name(name: &str) -> bool {
     let plain: String =
         name.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_lowercase()).collect();
-    NAMES.contains(&plain.as_str()) || WITHIN_NAMES.iter().any(|word| plain.contains(word))
+    let says_so = NAMES.contains(&plain.as_str()) || WITHIN_NAMES.iter().any(|word| plain.contains(word));
+    says_so && plain != TOKEN_ID
 }
 
 fn is_secret_value(value: &str) -> bool {
@@ -182,6 +191,7 @@ mod tests {
             "/api/v1/namespaces/a/pods/b/log?follow=true&sinceTime=2026-11-21T03:53:00Z&tailLines=10&timestamps=true",
             "/apis/apps/v1/deployments?dryRun=All&fieldManager=kubectl&force=true&timeoutSeconds=5",
             "/api?token=&a",
+            "/v1/users/ann?tokenId=0123",
         ] {
             assert_eq!(redact_uri(uri), uri);
         }

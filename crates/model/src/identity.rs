@@ -131,6 +131,12 @@ impl Identity {
         &self.extra
     }
 
+    /// Bytes of all of it.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether the user is in this group.
     #[must_use]
     pub fn is_in(&self, group: &str) -> bool {

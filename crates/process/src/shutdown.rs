@@ -130,6 +130,7 @@ impl Shutdown {
         if let Err(_hurried) = tokio::select! { biased; () = hurry => Err(()), () = self.wind_down(plan) => Ok(()) } {
             tracing::warn!(phase = %*self.phase.borrow(), "told to stop at once");
         }
+        self.work.close();
         let cut = self.work.len();
         if cut > 0 {
             tracing::warn!(cut, "work that did not end in time is cut");
@@ -189,6 +190,12 @@ impl Phases {
     /// Marks a piece of accepted work that draining waits for.
     pub fn work(&self) -> Work {
         Work { _token: self.work.token() }
+    }
+
+    /// Resolves when no accepted work is left, after [`Phase::Draining`] at the earliest: for what must outlive the last
+    /// request.
+    pub async fn idle(&self) {
+        self.work.wait().await;
     }
 
     /// How many pieces of accepted work are running.

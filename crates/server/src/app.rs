@@ -24,6 +24,7 @@ use background::{Background, farewell};
 use load::Doors;
 
 use crate::{
+    audit::Sinks,
     clock,
     config::{Config, Problems},
     control::{self, issue::Issuer},
@@ -31,6 +32,7 @@ use crate::{
     kubernetes::Reviews,
     metrics::Metrics,
     registry::Registry,
+    reload,
     state::State,
     tunnel::{self, listener::Door},
 };
@@ -81,6 +83,7 @@ pub struct App {
     door: Door,
     listeners: Listeners,
     background: Background,
+    sinks: Option<Sinks>,
     readiness: Readiness,
     metrics: MetricRegistry,
     shutdown: Shutdown,
@@ -108,8 +111,8 @@ impl App {
         let listeners = Listeners::bind(&config).await?;
         let registry = MetricRegistry::new("moorline-server", tunnel::admit::VERSION);
         let (tasks, shutdown) = (Tasks::new(&registry), Shutdown::new());
-        let reading = config.clone();
-        let loading = tasks.spawn_blocking("load", move || load::load(&reading));
+        let (reading, metrics) = (config.clone(), registry.clone());
+        let loading = tasks.spawn_blocking("load", move || load::load(&reading, &metrics));
         let (loaded, store, records) = loading.await.map_err(|_panicked| AppError::Runtime)??;
 
         let reviews = Reviews::open(&config.kubernetes).await?;
@@ -126,8 +129,11 @@ impl App {
         let address = address.map_or_else(|| listeners.addresses[0].to_string(), ToString::to_string);
         let pools = PoolContext { tasks: tasks.clone(), metrics: Arc::new(front::metrics::Metrics::new(&registry)) };
         let background = Background {
-            tokens: (config.token_file.clone(), loaded.tokens.hash()),
-            policy: (config.policy_file.clone(), loaded.policy.hash()),
+            files: reload::Files {
+                tokens: (config.token_file.clone(), loaded.tokens.hash()),
+                policy: (config.policy_file.clone(), loaded.policy.hash()),
+                audit_policy: loaded.audit_policy,
+            },
             interval: config.reload_interval,
             serving: Vec::new(),
             gateway_keys: None,
@@ -141,7 +147,9 @@ impl App {
         if let Some(tokens) = reviews.tokens {
             authenticators.push(tokens);
         }
+        let (audit, sinks) = loaded.audit.unzip();
         let state = Arc::new(State {
+            audit,
             registry: Registry::new(records),
             store: Arc::new(store),
             changes: Mutex::new(()),
@@ -168,6 +176,7 @@ impl App {
             gateway: Gateway::new(Arc::clone(&state), gateway, control::router(Arc::clone(&state))),
             door: Door::new(Arc::clone(&state), tunnel),
             background: Background { serving, gateway_keys, ..background },
+            sinks,
             state,
             listeners,
             readiness: Readiness::new(),
@@ -198,7 +207,7 @@ impl App {
     /// Serves until `stop` resolves, then lets what runs finish and ends in order. A second wish to stop is the
     /// caller's: dropping the future cuts everything.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Outcome {
-        let Self { state, gateway, door, listeners, background, readiness, metrics, shutdown, plan } = self;
+        let Self { state, gateway, door, listeners, background, sinks, readiness, metrics, shutdown, plan } = self;
         let (tasks, phases) = (state.tasks.clone(), state.phases.clone());
         let [tunnel_addr, gateway_addr, admin_addr] = listeners.addresses;
         let ready = readiness.check("doors");
@@ -207,6 +216,9 @@ impl App {
         tasks.spawn("tunnel-door", door.serve(listeners.tunnel));
         tasks.spawn("gateway-door", gateway.serve(listeners.gateway));
         background.start(&state);
+        if let (Some(sinks), Some(audit)) = (sinks, &state.audit) {
+            sinks.start(audit, &tasks, &phases);
+        }
         tasks.spawn("farewell", farewell(Arc::clone(&state)));
         ready.ready();
         let clusters = state.registry.clusters().len();

@@ -85,6 +85,12 @@ impl StateDir {
         self.path.join("policy.yaml")
     }
 
+    /// Where the audit trail is written, unless it is told otherwise.
+    #[must_use]
+    pub fn audit_log(&self) -> PathBuf {
+        self.path.join("audit.log")
+    }
+
     /// The cluster store.
     #[must_use]
     pub fn store(&self) -> PathBuf {

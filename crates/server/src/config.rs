@@ -2,6 +2,7 @@
 //!
 //! Turning the one into the other is the only step that can fail, and it reports every problem at once.
 
+mod audit;
 mod fit;
 mod raw;
 mod resolve;
@@ -13,6 +14,8 @@ use moorline_kube::Lives;
 use moorline_process::Plan;
 use thiserror::Error;
 
+pub(crate) use audit::AuditConfig;
+pub use audit::RawAudit;
 pub(crate) use fit::fit;
 pub use raw::{RawConfig, RawOidc};
 
@@ -45,6 +48,8 @@ pub struct Config {
     pub(crate) policy_file: PathBuf,
     /// What the management cluster's Kubernetes is asked.
     pub(crate) kubernetes: KubernetesConfig,
+    /// What becomes of audit events.
+    pub(crate) audit: AuditConfig,
     /// The API group of `managedclusters` in policies.
     pub(crate) api_group: String,
     /// How long the certificate of an agent lives.

@@ -48,10 +48,16 @@ const RESOURCE: &str = "managedclusters";
 
 /// Whether the caller may do this; the grant is what the log line of a change is made of.
 async fn authorize(state: &State, caller: Caller, verb: &str, name: Option<&ClusterName>) -> Answer<Grant> {
-    let Caller { identity, as_whom, request_id } = caller;
+    let Caller { identity, as_whom, request_id, notes } = caller;
     let user = identity.user().to_owned();
     let granted = moorline_access::administer(&state.judge(), &state.api_group, identity, as_whom, verb, name).await;
-    granted.map_err(|denied| refused(&denied, &request_id, &user, verb, name.map(ClusterName::as_str)))
+    if let Ok(grant) = &granted {
+        notes.allowed(grant);
+    }
+    granted.map_err(|denied| {
+        notes.denied(&denied);
+        refused(&denied, &request_id, &user, verb, name.map(ClusterName::as_str))
+    })
 }
 
 /// The answer to whom it was denied.

@@ -4,6 +4,7 @@
 //! and the `moorline` command line (quickstart, tests) use it and nothing below it.
 
 mod app;
+mod audit;
 pub mod bootstrap;
 mod clock;
 pub mod config;
@@ -19,4 +20,4 @@ mod state;
 mod tunnel;
 
 pub use app::{App, AppError};
-pub use config::{Config, Problem, Problems, RawConfig};
+pub use config::{Config, Problem, Problems, RawAudit, RawConfig};

@@ -1,4 +1,4 @@
-//! Tokens and policy that change while the server runs: read anew by content, never replaced by something broken.
+//! Tokens and policies that change while the server runs: read anew by content, never replaced by something broken.
 //!
 //! The composition root loads them at the start and spawns [`watch`]; the configuration uses the checks. (Certificates
 //! reload by `moorline_mtls::Reloading`.)
@@ -44,15 +44,29 @@ pub(crate) fn policy(path: &Path) -> Result<Read<Policy>, Problems> {
     load(path, Policy::parse)
 }
 
-/// Looks at both files every `interval`, for ever. To be spawned, and ended with the process.
-pub(crate) async fn watch(
-    state: Arc<State>,
-    tokens_file: (std::path::PathBuf, Fingerprint),
-    policy_file: (std::path::PathBuf, Fingerprint),
-    interval: Duration,
-) {
-    let mut tokens_watch = Watch::new("tokens", tokens_file);
-    let mut policy_watch = Watch::new("policy", policy_file);
+/// Reads which requests leave an audit event. Blocks.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(crate) fn audit_policy(path: &Path) -> Result<Read<moorline_audit::Policy>, Problems> {
+    load(path, moorline_audit::Policy::parse)
+}
+
+/// A file, and the hash of what is in use of it.
+pub(crate) type InUse = (std::path::PathBuf, Fingerprint);
+
+/// The files that are looked at again.
+pub(crate) struct Files {
+    pub(crate) tokens: InUse,
+    pub(crate) policy: InUse,
+    pub(crate) audit_policy: Option<InUse>,
+}
+
+/// Looks at the files every `interval`, for ever. To be spawned, and ended with the process.
+pub(crate) async fn watch(state: Arc<State>, files: Files, interval: Duration) {
+    let mut tokens_watch = Watch::new("tokens", files.tokens);
+    let mut policy_watch = Watch::new("policy", files.policy);
+    let mut audit_watch = files.audit_policy.map(|file| Watch::new("audit policy", file));
     loop {
         tokio::time::sleep(interval).await;
         let shared = Arc::clone(&state);
@@ -66,11 +80,15 @@ pub(crate) async fn watch(
             if let Some(value) = policy_watch.look(&shared, policy) {
                 shared.policy.store(Arc::new(value));
             }
-            (tokens_watch, policy_watch)
+            let audit_value = audit_watch.as_mut().and_then(|watch| watch.look(&shared, audit_policy));
+            if let (Some(value), Some(audit)) = (audit_value, &shared.audit) {
+                audit.replace(value);
+            }
+            (tokens_watch, policy_watch, audit_watch)
         });
         // A panic was logged by the task itself; what is in use stays in use.
         let Ok(back) = looked.await else { return };
-        (tokens_watch, policy_watch) = back;
+        (tokens_watch, policy_watch, audit_watch) = back;
     }
 }
 
@@ -129,6 +147,11 @@ pub(crate) fn check_tokens(path: &Path) -> Result<(), Problems> {
 /// Whether a file holds a policy.
 pub(crate) fn check_policy(path: &Path) -> Result<(), Problems> {
     policy(path).map(drop)
+}
+
+/// Whether a file holds an audit policy.
+pub(crate) fn check_audit_policy(path: &Path) -> Result<(), Problems> {
+    audit_policy(path).map(drop)
 }
 
 /// Whether a file holds a trust bundle.

@@ -14,6 +14,7 @@ use moorline_process::{Phases, Tasks};
 use moorline_store::Embedded;
 
 use crate::{
+    audit::Audit,
     config::{GatewayConfig, TunnelConfig},
     control::issue::Issuer,
     front::{authn::Chain, authz::Judge, pool::PoolContext},
@@ -44,6 +45,8 @@ pub(crate) struct State {
     pub(crate) authenticators: Chain,
     /// Who decides instead of the policy, where the management cluster's Kubernetes is to.
     pub(crate) access_reviews: Option<Arc<AccessReviews>>,
+    /// Where requests leave their trail, if anywhere.
+    pub(crate) audit: Option<Arc<Audit>>,
     /// The API group of `managedclusters` in policies.
     pub(crate) api_group: String,
     /// Limits and timeouts of the gateway.

@@ -3,9 +3,8 @@
 //!
 //! Started by `App::run`.
 
-use std::{path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
-use moorline_model::Fingerprint;
 use moorline_mtls::{KeyPair, Reloading, Roots};
 use moorline_oidc::Oidc;
 use moorline_process::Phase;
@@ -23,8 +22,7 @@ pub(super) struct Background {
     pub(super) serving: Vec<Serving>,
     pub(super) gateway_keys: Option<Reloading<KeyPair>>,
     pub(super) roots: [Reloading<Roots>; 2],
-    pub(super) tokens: (PathBuf, Fingerprint),
-    pub(super) policy: (PathBuf, Fingerprint),
+    pub(super) files: reload::Files,
     pub(super) interval: Duration,
     pub(super) oidc: Option<Arc<Oidc>>,
 }
@@ -54,7 +52,7 @@ impl Background {
         if let Some(oidc) = self.oidc {
             until_cancelled("oidc-keys", Box::pin(async move { oidc.keep_keys().await }));
         }
-        until_cancelled("reload", Box::pin(reload::watch(Arc::clone(state), self.tokens, self.policy, interval)));
+        until_cancelled("reload", Box::pin(reload::watch(Arc::clone(state), self.files, interval)));
     }
 }
 

@@ -9,10 +9,12 @@ use moorline_ca::{Authority, SubjectName};
 use moorline_model::ClusterRecord;
 use moorline_mtls::{GatewayAcceptor, KeyPair, Reloading, Roots, Source, TunnelAcceptor};
 use moorline_oidc::Oidc;
+use moorline_process::Registry as MetricRegistry;
 use moorline_store::Embedded;
 
 use super::AppError;
 use crate::{
+    audit::{Audit, Sinks},
     bootstrap::{StateDir, Which},
     clock,
     config::{Config, Problem, Problems},
@@ -26,6 +28,8 @@ use crate::{
 pub(super) struct Loaded {
     pub(super) tokens: reload::Read<StaticTokens>,
     pub(super) policy: reload::Read<Policy>,
+    pub(super) audit: Option<(Arc<Audit>, Sinks)>,
+    pub(super) audit_policy: Option<reload::InUse>,
     pub(super) issuer_authority: Authority,
     pub(super) tunnel_serving: Serving,
     pub(super) gateway_serving: Option<Serving>,
@@ -39,10 +43,13 @@ pub(super) struct Loaded {
 ///
 /// # Errors
 /// Every problem of the files at once, or the store's.
-pub(super) fn load(config: &Config) -> Result<(Loaded, Embedded, Vec<ClusterRecord>), AppError> {
+pub(super) fn load(
+    config: &Config,
+    metrics: &MetricRegistry,
+) -> Result<(Loaded, Embedded, Vec<ClusterRecord>), AppError> {
     let dir = StateDir::new(&config.state_dir);
     dir.fill(&config.api_group, clock::now())?;
-    let loaded = Loaded::read(config, &dir)?;
+    let loaded = Loaded::read(config, &dir, metrics)?;
     let store = Embedded::open(&dir.store())?;
     let records = store.list()?;
     Ok((loaded, store, records))
@@ -50,10 +57,11 @@ pub(super) fn load(config: &Config) -> Result<(Loaded, Embedded, Vec<ClusterReco
 
 impl Loaded {
     /// Reads everything, and reports everything that is wrong.
-    fn read(config: &Config, dir: &StateDir) -> Result<Self, Problems> {
+    fn read(config: &Config, dir: &StateDir, metrics: &MetricRegistry) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let tokens = keep_all(&mut problems, reload::tokens(&config.token_file));
         let policy = keep_all(&mut problems, reload::policy(&config.policy_file));
+        let audit = keep_all(&mut problems, audit(config, metrics));
         let issuer_authority = problems.keep(dir.authority(Which::Tunnel));
         let tunnel_names = tunnel_names(config);
         let tunnel_serving = problems.keep(serve_by(dir, Which::Tunnel, "tunnel", tunnel_names));
@@ -73,10 +81,11 @@ impl Loaded {
                 gateway_serving = problems.keep(serve_by(dir, Which::Gateway, "gateway", names));
             }
         }
-        let all = (tokens, policy, issuer_authority, tunnel_serving, tunnel_roots, user_roots);
+        let all = (tokens, policy, audit, issuer_authority, tunnel_serving, tunnel_roots, user_roots);
         let (
             Some(tokens),
             Some(policy),
+            Some((audit, audit_policy)),
             Some(issuer_authority),
             Some(tunnel_serving),
             Some(tunnel_roots),
@@ -89,6 +98,8 @@ impl Loaded {
         Ok(Self {
             tokens,
             policy,
+            audit,
+            audit_policy,
             issuer_authority,
             tunnel_serving,
             gateway_serving,
@@ -98,6 +109,21 @@ impl Loaded {
             oidc,
         })
     }
+}
+
+/// The audit trail's end, and the file of its policy, if one is named.
+type AuditTrail = (Option<(Arc<Audit>, Sinks)>, Option<reload::InUse>);
+
+fn audit(config: &Config, metrics: &MetricRegistry) -> Result<AuditTrail, Problems> {
+    let (policy, in_use) = match &config.audit.policy_file {
+        Some(path) => {
+            let read = reload::audit_policy(path)?;
+            let in_use = (path.clone(), read.hash());
+            (read.value, Some(in_use))
+        }
+        None => (Audit::default_policy(), None),
+    };
+    Ok((Audit::open(&config.audit, policy, &config.api_group, metrics)?, in_use))
 }
 
 fn keep_all<T>(problems: &mut Problems, outcome: Result<T, Problems>) -> Option<T> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::RawAudit;
 pub use oidc::RawOidc;
 
 /// What the operator wrote. Absent values get their documented defaults when the configuration is resolved.
@@ -111,6 +112,10 @@ pub struct RawConfig {
     /// How often files that may change (tokens, policy, certificates) are read again [default: 10s]
     #[arg(long, value_name = "DURATION", env = "MOORLINE_RELOAD_INTERVAL")]
     pub reload_interval: Option<String>,
+
+    /// The audit trail.
+    #[command(flatten)]
+    pub audit: RawAudit,
 
     /// Agents' handshakes in progress at once; more wait, and one that takes longer than 3s makes room [default: 256]
     #[arg(long, value_name = "N", env = "MOORLINE_MAX_HANDSHAKES")]

@@ -11,7 +11,7 @@ use moorline_process::Plan;
 
 use super::{
     Config, GatewayConfig, HostPort, KeyFiles, KubernetesConfig, Problem, Problems, Rate, RawConfig, TunnelConfig,
-    units,
+    audit, units,
 };
 use crate::{bootstrap::StateDir, reload};
 
@@ -63,6 +63,7 @@ impl Config {
                 reload::check_policy,
             ),
             kubernetes,
+            audit: audit::resolve(&mut found, raw.audit, &state),
             api_group: found.group(raw.api_group),
             agent_certificate_life: found.span(
                 "--agent-certificate-life",
@@ -153,10 +154,10 @@ fn kubernetes(found: &mut Found, raw: &RawConfig) -> KubernetesConfig {
 
 /// Problems as they are found. Every reader gives some value back, so that the rest is looked at, too.
 #[derive(Default)]
-struct Found(Problems);
+pub(super) struct Found(Problems);
 
 impl Found {
-    fn read<T>(&mut self, flag: &str, outcome: Result<T, String>, remedy: &str) -> Option<T> {
+    pub(super) fn read<T>(&mut self, flag: &str, outcome: Result<T, String>, remedy: &str) -> Option<T> {
         self.0.keep(outcome.map_err(|what| Problem { at: flag.to_owned(), what, remedy: remedy.to_owned() }))
     }
 
@@ -212,12 +213,22 @@ impl Found {
             None if default.exists() => default,
             None => return default,
         };
-        if let Err(problems) = check(&path) {
+        self.check(flag, &path, check);
+        path
+    }
+
+    /// Notes everything that is wrong with a file that is named.
+    pub(super) fn check(
+        &mut self,
+        flag: &str,
+        path: &std::path::Path,
+        check: fn(&std::path::Path) -> Result<(), Problems>,
+    ) {
+        if let Err(problems) = check(path) {
             self.0.0.extend(
                 problems.0.into_iter().map(|problem| Problem { at: format!("{flag} {}", problem.at), ..problem }),
             );
         }
-        path
     }
 
     fn names(&mut self, names: Vec<String>) -> Vec<String> {
@@ -248,7 +259,7 @@ impl Found {
         group
     }
 
-    fn count(&mut self, flag: &str, given: Option<usize>, default: usize) -> usize {
+    pub(super) fn count(&mut self, flag: &str, given: Option<usize>, default: usize) -> usize {
         /// Beyond this a limit no longer limits anything, and the runtime's semaphores do not count.
         const MOST: usize = 1_000_000;
         let count = given.unwrap_or(default);

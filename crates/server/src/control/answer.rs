@@ -13,6 +13,7 @@ use moorline_model::{ClusterName, Reason, Status};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::RESOURCE;
+use crate::audit::Refusal;
 
 /// How long a request's body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -69,6 +70,9 @@ impl IntoResponse for Failure {
         let code = StatusCode::from_u16(self.0.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry = self.0.details.as_ref().and_then(|details| details.retry_after_seconds);
         let mut response = json(code, &self.0);
+        // For the audit event; taken out before the response leaves.
+        let Status { reason, message, .. } = *self.0;
+        response.extensions_mut().insert(Refusal { cause: "", reason, message });
         if let Some(seconds) = retry {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -66,8 +66,10 @@ pub(super) async fn create(
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Answer<Response> {
+    let notes = caller.notes.clone();
     let grant = authorize(&state, caller, "create", None).await?;
     let (name, labels) = read(&state, body).await?;
+    notes.names(name.as_str());
     let shared = Arc::clone(&state);
     // On a thread of its own it runs to its end, also when the caller hangs up: no record without its answer being
     // made, no cluster in the store that the registry does not know.

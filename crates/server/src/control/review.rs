@@ -39,10 +39,11 @@ pub(super) async fn review(
         },
     };
     let what = Attributes { verb: &question.verb, ..what };
-    let Caller { identity, as_whom, request_id } = caller;
+    let Caller { identity, as_whom, request_id, notes } = caller;
     let asker = identity.user().to_owned();
     let reviewed = moorline_access::review(&state.judge(), identity, as_whom, &what).await;
     let (about, decision) = reviewed.map_err(|denied| {
+        notes.denied(&denied);
         let request_id = request_id.to_str().unwrap_or_default();
         tracing::info!(request_id, user = asker, %denied, "denied");
         Failure::from(denied.status())

@@ -61,11 +61,16 @@ pub(super) async fn create(
     body: Body,
 ) -> Answer<Response> {
     let (asker, request_id) = (caller.identity.user().to_owned(), caller.request_id.clone());
+    let notes = caller.notes.clone();
     let grant = authorize(&state, caller, "create", None).await?;
     let wanted: CreateUser = receive(body, MAX_BODY, "user to create").await?;
     let identity = checked(&state, &wanted)?;
+    notes.names(identity.user());
     let conferred = moorline_access::confer(&state.judge(), &grant, &identity).await;
-    conferred.map_err(|denied| refused(&denied, &request_id, &asker, "create", Some(identity.user())))?;
+    conferred.map_err(|denied| {
+        notes.denied(&denied);
+        refused(&denied, &request_id, &asker, "create", Some(identity.user()))
+    })?;
     let shared = Arc::clone(&state);
     // On a thread of its own it runs to its end, also when the caller hangs up.
     let made = state.tasks.spawn_blocking("create-user", move || make(&shared, &identity, &grant));
@@ -89,10 +94,16 @@ pub(super) async fn delete(
 }
 
 async fn authorize(state: &State, caller: Caller, verb: &str, name: Option<&str>) -> Answer<Grant> {
-    let Caller { identity, as_whom, request_id } = caller;
+    let Caller { identity, as_whom, request_id, notes } = caller;
     let user = identity.user().to_owned();
     let granted = moorline_access::manage_users(&state.judge(), &state.api_group, identity, as_whom, verb, name).await;
-    granted.map_err(|denied| refused(&denied, &request_id, &user, verb, name))
+    if let Ok(grant) = &granted {
+        notes.allowed(grant);
+    }
+    granted.map_err(|denied| {
+        notes.denied(&denied);
+        refused(&denied, &request_id, &user, verb, name)
+    })
 }
 
 fn user(id: TokenId, identity: &Identity) -> User {

@@ -5,32 +5,25 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, uri::PathAndQuery};
+use moorline_access::Permit;
+use moorline_model::{ClusterName, Identity, SessionId};
 use moorline_process::Work;
 use tokio::time::Instant;
 
-use crate::registry;
+pub(super) use crate::audit::End;
+use crate::{
+    audit::{Bytes, Notes, Refusal, Trail, Unrecorded},
+    registry,
+};
 
-use super::{fairness::Taken, metrics::Metrics};
-
-/// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// Its response was passed on to the last byte.
-    Complete,
-    /// The tunnel broke in the middle of the response.
-    Lost,
-    /// The user hung up.
-    HungUp,
-    /// The user's right, or their credential, ended while it ran.
-    Forbidden,
-}
+use super::{body::Progress, fairness::Taken, metrics::Metrics};
 
 /// The account of one request.
 pub(crate) struct Account {
@@ -40,6 +33,10 @@ pub(crate) struct Account {
     sent: u64,
     code: u16,
     line: Option<Box<Line>>,
+    trail: Option<Trail>,
+    long: bool,
+    uploaded: Option<Arc<Progress>>,
+    received: u64,
     _work: Work,
     _busy: Busy,
     held: Option<(Taken, registry::Routed)>,
@@ -83,6 +80,10 @@ impl Account {
             sent: 0,
             code: 0,
             line: None,
+            trail: None,
+            long: false,
+            uploaded: None,
+            received: 0,
             _work: work,
             _busy: busy,
             held: None,
@@ -92,6 +93,74 @@ impl Account {
     /// Keeps what the request takes up until it ends: its user's and its cluster's room, its place on the session.
     pub(super) fn hold(&mut self, taken: Taken, routed: registry::Routed) {
         self.held = Some((taken, routed));
+    }
+
+    /// Leaves a trail from now on.
+    pub(super) fn leaves(&mut self, trail: Trail) {
+        self.trail = Some(trail);
+    }
+
+    /// Notes to which cluster it goes, by which path there, and whether it may run long.
+    pub(super) fn heads_for(&mut self, cluster: &ClusterName, path: &PathAndQuery, long: bool) {
+        self.long = long;
+        if let Some(trail) = &mut self.trail {
+            trail.heads_for(cluster, path);
+        }
+    }
+
+    /// Whether it may run long.
+    pub(super) fn runs_long(&self) -> bool {
+        self.long
+    }
+
+    /// Notes who sends it.
+    pub(super) fn is_of(&mut self, user: &Identity, faces: &Faces) {
+        if let Some(trail) = &mut self.trail {
+            trail.is_of(faces.user.of(user));
+        }
+    }
+
+    /// Notes by which rule it goes on, and as whom.
+    pub(super) fn allowed(&mut self, permit: &Permit, faces: &Faces) {
+        if let Some(trail) = &mut self.trail {
+            let acts = !std::ptr::eq(permit.authenticated(), permit.identity());
+            trail.allowed(permit.rule(), acts.then(|| faces.impersonated.of(permit.identity())));
+        }
+    }
+
+    /// Notes by which session it goes.
+    pub(super) fn goes_by(&mut self, session: SessionId) {
+        if let Some(trail) = &mut self.trail {
+            trail.goes_by(session);
+        }
+    }
+
+    /// Notes what our own API noted.
+    pub(super) fn learns(&mut self, notes: &Notes) {
+        if let Some(trail) = &mut self.trail {
+            trail.learns(notes);
+        }
+    }
+
+    /// Hands on the audit event of its receipt, and waits until it is written where that is asked for.
+    ///
+    /// # Errors
+    /// It was not written in time: the request must not go on.
+    pub(super) async fn receipt(&mut self, long: bool) -> Result<(), Unrecorded> {
+        match &mut self.trail {
+            Some(trail) => trail.receipt(long).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps sight of the request's body.
+    pub(super) fn uploads(&mut self, progress: Option<Arc<Progress>>) {
+        self.uploaded = progress;
+    }
+
+    /// Counts bytes that the user sent on an upgraded connection.
+    pub(super) fn received(&mut self, bytes: u64) {
+        self.received = self.received.saturating_add(bytes);
     }
 
     /// Notes what the log line will say, if anybody reads it.
@@ -112,11 +181,29 @@ impl Account {
     pub(super) fn answered(&mut self, code: u16) {
         self.code = code;
         self.metrics.answered(code);
+        if let (true, Some(trail)) = (self.long, &self.trail) {
+            trail.started(code);
+        }
     }
 
-    /// Notes that this server answered by itself, and why.
-    pub(super) fn failed(&self, cause: &'static str) {
+    /// Notes that this server answered by itself, and why. Before [`Account::answered`].
+    pub(super) fn failed(&mut self, refusal: impl FnOnce() -> Refusal, cause: &'static str) {
         self.metrics.failed(cause);
+        self.refused(refusal);
+    }
+
+    /// The same of our own API, which counts by itself.
+    pub(super) fn refused(&mut self, refusal: impl FnOnce() -> Refusal) {
+        if let Some(trail) = &mut self.trail {
+            trail.refused(refusal());
+        }
+    }
+
+    /// Notes that no rule allows it.
+    pub(super) fn forbidden(&mut self, why: &str) {
+        if let Some(trail) = &mut self.trail {
+            trail.forbidden(why);
+        }
     }
 
     /// How long the request has been running.
@@ -135,6 +222,26 @@ impl Account {
     }
 }
 
+/// Whom a connection served last, so that the trails of all requests of one user share what is known of them.
+#[derive(Default)]
+pub(super) struct Faces {
+    user: Face,
+    impersonated: Face,
+}
+
+#[derive(Default)]
+struct Face(Mutex<Option<Arc<Identity>>>);
+
+impl Face {
+    fn of(&self, identity: &Identity) -> Arc<Identity> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = last.as_ref().filter(|known| known.as_ref() == identity) {
+            return Arc::clone(known);
+        }
+        Arc::clone(last.insert(Arc::new(identity.clone())))
+    }
+}
+
 /// Who sends a request where.
 #[derive(Clone, Copy)]
 pub(super) struct Who<'a> {
@@ -149,21 +256,24 @@ pub(super) struct Who<'a> {
 impl Drop for Account {
     fn drop(&mut self) {
         self.metrics.running.dec();
-        let end = match self.end {
-            End::Complete => "complete",
+        match self.end {
+            End::Complete => {}
             End::Lost => {
                 self.metrics.bodies_lost.inc();
-                "lost"
             }
             End::Forbidden => {
                 self.metrics.forbidden.inc();
-                "forbidden"
             }
             End::HungUp => {
                 self.metrics.hung_up.inc();
-                "hung-up"
             }
-        };
+        }
+        let took = self.started.elapsed();
+        if let Some(trail) = self.trail.take() {
+            let uploaded = self.uploaded.as_ref().map_or(0, |progress| progress.bytes());
+            let received = self.received.saturating_add(uploaded);
+            trail.ended(self.end, self.code, Bytes { sent: self.sent, received }, took);
+        }
         if let Some(line) = &self.line {
             tracing::debug!(
                 request_id = line.request_id.to_str().unwrap_or_default(),
@@ -175,8 +285,8 @@ impl Drop for Account {
                 path = line.path,
                 code = self.code,
                 bytes = self.sent,
-                duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-                end,
+                duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                end = self.end.as_str(),
                 "request"
             );
         }

@@ -141,6 +141,10 @@ impl Authenticated {
         Ok(Self { identity })
     }
 
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     pub(super) fn into_identity(self) -> Identity {
         self.identity
     }

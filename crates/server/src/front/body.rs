@@ -34,6 +34,7 @@ pub(crate) struct RequestBody {
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     frames: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl Progress {
@@ -42,17 +43,22 @@ impl Progress {
         self.frames.load(Ordering::Relaxed)
     }
 
-    /// A piece has gone.
-    pub(super) fn moves(&self) {
+    /// How many bytes have gone.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// A piece of so many bytes has gone.
+    pub(super) fn moves(&self, bytes: usize) {
         self.frames.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
 impl RequestBody {
-    /// The body, and where it can be seen to move, unless it is empty.
-    pub(super) fn new(incoming: Incoming) -> (Self, Option<Arc<Progress>>) {
-        let progress = (!incoming.is_end_stream()).then(Arc::default);
-        (Self { incoming, progress: progress.clone() }, progress)
+    /// The body, seen to move by `progress`.
+    pub(super) fn new(incoming: Incoming, progress: Option<Arc<Progress>>) -> Self {
+        Self { incoming, progress }
     }
 }
 
@@ -63,7 +69,8 @@ impl http_body::Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         if let Some(progress) = &self.progress {
-            progress.moves();
+            let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+            progress.moves(data.map_or(0, Bytes::len));
         }
         // Trailers come last, so leaving them out ends the body.
         Poll::Ready(frame.filter(|frame| frame.as_ref().map_or(true, Frame::is_data)))

@@ -44,6 +44,8 @@ pub(super) struct Outgoing {
     pub(super) request: Request<Incoming>,
     pub(super) path: PathAndQuery,
     pub(super) request_id: HeaderValue,
+    /// By what the request's body is seen to move, unless it is empty.
+    pub(super) progress: Option<Arc<Progress>>,
 }
 
 /// What a request is held to.
@@ -133,7 +135,7 @@ struct Prepared {
 }
 
 fn prepare(outgoing: Outgoing, identity: HeaderValue) -> Prepared {
-    let Outgoing { mut request, path, request_id } = outgoing;
+    let Outgoing { mut request, path, request_id, progress } = outgoing;
     let headers = request.headers_mut();
     // Removal first; everything that is written is written after it.
     moorline_impersonation::strip(headers);
@@ -153,7 +155,7 @@ fn prepare(outgoing: Outgoing, identity: HeaderValue) -> Prepared {
     head.uri = Uri::from(path);
     head.version = Version::HTTP_11;
     head.extensions.clear();
-    let (body, progress) = RequestBody::new(incoming);
+    let body = RequestBody::new(incoming, progress.clone());
     Prepared { request: Request::from_parts(head, body), progress, asks, long, watched }
 }
 
@@ -322,7 +324,7 @@ mod tests {
         let began = Instant::now();
         let upload = async {
             tokio::time::sleep(LIMIT / 2).await;
-            progress.moves();
+            progress.moves(1);
             std::future::pending::<()>().await;
         };
         assert!(within(LIMIT, Some(&progress), upload).await.is_none());

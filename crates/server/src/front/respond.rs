@@ -14,6 +14,8 @@ use moorline_model::{ClusterName, Reason, Status};
 use moorline_wire::{Denial, Failure};
 use tracing::Level;
 
+use crate::audit::{Refusal, Unrecorded};
+
 use super::{
     account::{Account, End},
     authn::AuthnError,
@@ -67,6 +69,8 @@ pub(crate) enum Cause {
     },
     /// The cluster has as many requests running as one cluster may.
     ClusterBusy(ClusterName),
+    /// The request cannot be written down, and no request may go on that is not.
+    Unrecorded(Unrecorded),
     /// This server is about to stop.
     Draining,
     /// The tunnel broke before the head of the response.
@@ -203,6 +207,15 @@ impl Cause {
                 *wait,
                 format!("the cluster \"{cluster}\" gets more requests a second than it may; try again in a moment"),
             ),
+            // Told by the writer. Not once for each request: the disk may be full.
+            Self::Unrecorded(error) => Row::new(
+                "unrecorded",
+                R::ServiceUnavailable,
+                Level::DEBUG,
+                "this request cannot be recorded at the moment, and goes no further; try again",
+            )
+            .retry(CROWDED)
+            .detail(error.to_string()),
             Self::Draining => Row::new(
                 "draining",
                 R::ServiceUnavailable,
@@ -299,7 +312,11 @@ pub(super) struct Asked<'a> {
 pub(super) fn failure(cause: &Cause, asked: &Asked<'_>, mut account: Account) -> Response<Body> {
     let row = cause.row(asked.group);
     log(&row, asked);
-    account.failed(row.label);
+    let message = || row.detail.as_deref().unwrap_or(&row.text).to_owned();
+    account.failed(|| Refusal { cause: row.label, reason: row.reason, message: message() }, row.label);
+    if let Cause::Denied(denied @ (Denied::Forbidden(_) | Denied::TooManyParts)) = cause {
+        account.forbidden(&denied.public_message());
+    }
     let code = row.reason.code();
     let mut status = Status::failure(code, row.reason, row.text);
     if let Cause::Denied(denied) = cause {
@@ -329,6 +346,7 @@ pub(super) fn failure(cause: &Cause, asked: &Asked<'_>, mut account: Account) ->
         close(headers, asked.version);
     }
     if asked.method != Method::HEAD {
+        account.sent(text.len());
         *response.body_mut() = Body::Own(Some(text));
     }
     account.answered(code);
@@ -395,6 +413,7 @@ mod tests {
             (Cause::UserShare(east()), 429, "user-share", Some(1)),
             (Cause::ClusterRate { cluster: east(), wait: Duration::ZERO }, 429, "cluster-rate", Some(1)),
             (Cause::Draining, 503, "draining", Some(1)),
+            (Cause::Unrecorded(Unrecorded::of("log")), 503, "unrecorded", Some(1)),
             (Cause::TunnelLost { cluster: east(), reason: Some("silent") }, 502, "tunnel-lost", None),
             (Cause::OpenTimeout(east()), 504, "open-timeout", None),
             (Cause::HeadTimeout(east()), 504, "head-timeout", None),

@@ -3,6 +3,7 @@
 //! Called by `serve` with a permit in hand: only who may reach a cluster learns whether it exists.
 
 use http::HeaderValue;
+use moorline_model::SessionId;
 
 use crate::registry::{self, Registry, RouteError};
 
@@ -19,6 +20,11 @@ pub(super) struct Routed {
 }
 
 impl Routed {
+    /// By which session it goes.
+    pub(super) fn session_id(&self) -> SessionId {
+        self.routed.session_id()
+    }
+
     /// The session with its permit, the identity as it travels, and what the request takes up.
     pub(super) fn into_parts(self) -> (registry::Routed, HeaderValue, Admitted) {
         (self.routed, self.identity, self.admitted)

@@ -13,16 +13,19 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use moorline_model::{ClusterName, Identity};
 use moorline_process::Phase;
 use tower::ServiceExt as _;
 
+use crate::audit::{self, Notes, Refusal, Trail};
+
 use super::{
-    account::{Account, Busy, End, Who},
+    account::{Account, Busy, End, Faces, Who},
     authn::{Authenticated, CertificateUser, Sources},
     authz::{Memo, Rules},
-    body::Body,
+    body::{Body, RequestBody},
     doors::Place,
     forward::{Forwarded, Limits, Outgoing},
     listener::Shared,
@@ -40,6 +43,8 @@ pub(crate) struct Caller {
     pub(crate) as_whom: Option<Identity>,
     /// The request's id, for logs.
     pub(crate) request_id: HeaderValue,
+    /// What the audit event of the request is to say.
+    pub(crate) notes: Notes,
 }
 
 /// A connection of a user.
@@ -48,6 +53,7 @@ pub(super) struct Served {
     certificate: Option<Arc<CertificateUser>>,
     peer: SocketAddr,
     memo: Memo,
+    faces: Faces,
     running: Arc<AtomicUsize>,
     begun: AtomicU64,
     known: AtomicU64,
@@ -76,6 +82,7 @@ impl Served {
             certificate,
             peer,
             memo: Memo::default(),
+            faces: Faces::default(),
             running: Arc::default(),
             begun: AtomicU64::new(0),
             known: AtomicU64::new(0),
@@ -99,6 +106,11 @@ impl Served {
         let mut account = Account::open(&self.shared.metrics, state.phases.work(), Busy::new(&self.running));
         let (method, version) = (request.method().clone(), request.version());
         let request_id = request_id();
+        if let Some(trails) = &state.audit {
+            let (uri, headers) = (request.uri(), request.headers());
+            let head = audit::Head { id: &request_id, method: &method, uri, headers, peer: self.peer.ip() };
+            account.leaves(Trail::open(trails, &head));
+        }
         let phase = state.phases.current();
         let answered = if phase >= Phase::Draining {
             Err(Cause::Draining)
@@ -116,6 +128,8 @@ impl Served {
                 response
             }
             Err(cause) => {
+                // What is refused is written down as surely as what goes on.
+                let cause = account.receipt(false).await.err().map_or(cause, Cause::Unrecorded);
                 let (group, peer) = (state.api_group.as_str(), self.peer);
                 let asked = Asked { group, request_id: &request_id, peer, method: &method, version };
                 respond::failure(&cause, &asked, account)
@@ -138,9 +152,12 @@ impl Served {
         let target = request::target(request.method(), request.uri(), request.version(), request.headers());
         match target.map_err(Cause::Target)? {
             Target::Probe => Ok(Answered::Own(self.probe(request.method()))),
-            Target::Control => self.control(request, request_id).await,
+            Target::Control => self.control(request, request_id, account).await,
             Target::Cluster { cluster, path } => {
-                let outgoing = Outgoing { request, path, request_id: request_id.clone() };
+                let progress = (!request.body().is_end_stream()).then(Arc::default);
+                account.uploads(progress.clone());
+                let outgoing = Outgoing { request, path, request_id: request_id.clone(), progress };
+                account.heads_for(&cluster, &outgoing.path, runs_long(&outgoing));
                 self.proxy(cluster, outgoing, account).await
             }
         }
@@ -149,6 +166,7 @@ impl Served {
     async fn proxy(&self, cluster: ClusterName, outgoing: Outgoing, account: &mut Account) -> Result<Answered, Cause> {
         let state = &self.shared.state;
         let authenticated = self.authenticate(&outgoing.request).await?;
+        account.is_of(authenticated.identity(), &self.faces);
         let judge = state.judge();
         let rules = Rules {
             judge: &judge,
@@ -165,11 +183,14 @@ impl Served {
             cluster: permitted.permit().cluster().as_str(),
         };
         account.describe(&outgoing.request_id, outgoing.request.method(), outgoing.path.path(), who);
-        let vigil = runs_long(&outgoing).then(|| {
+        account.allowed(permitted.permit(), &self.faces);
+        account.receipt(account.runs_long()).await.map_err(Cause::Unrecorded)?;
+        let vigil = account.runs_long().then(|| {
             let asked = vigil::Asked::new(self.certificate.as_ref(), outgoing.request.headers(), permitted.permit());
             asked.watch(Arc::clone(state), state.gateway.recheck_interval)
         });
         let routed = permitted.route(&state.registry)?;
+        account.goes_by(routed.session_id());
         let limits = Limits {
             fairness: &self.shared.fairness,
             open: state.gateway.open_timeout,
@@ -216,17 +237,34 @@ impl Served {
     }
 
     /// Our own API and pages. They authorise by themselves, since what they do differs by path.
-    async fn control(&self, mut request: Request<Incoming>, request_id: &HeaderValue) -> Result<Answered, Cause> {
+    async fn control(
+        &self,
+        mut request: Request<Incoming>,
+        request_id: &HeaderValue,
+        account: &mut Account,
+    ) -> Result<Answered, Cause> {
+        let progress = (!request.body().is_end_stream()).then(Arc::default);
+        account.uploads(progress.clone());
         let authenticated = self.authenticate(&request).await?;
+        account.is_of(authenticated.identity(), &self.faces);
         let as_whom = moorline_impersonation::requested(request.headers()).map_err(Cause::Impersonation)?;
         let identity = authenticated.into_identity();
         let _slot = self.shared.fairness.admit_user(identity.user())?;
-        let caller = Caller { identity, as_whom, request_id: request_id.clone() };
+        account.receipt(false).await.map_err(Cause::Unrecorded)?;
+        let notes = Notes::default();
+        let caller = Caller { identity, as_whom, request_id: request_id.clone(), notes: notes.clone() };
         moorline_impersonation::strip(request.headers_mut());
         request.extensions_mut().clear();
         request.extensions_mut().insert(caller);
         let router = self.shared.control.clone();
-        let Ok(response) = router.oneshot(request.map(axum::body::Body::new)).await;
+        let request = request.map(|incoming| axum::body::Body::new(RequestBody::new(incoming, progress)));
+        let Ok(mut response) = router.oneshot(request).await;
+        account.learns(&notes);
+        if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+            account.refused(|| refusal);
+        }
+        let bytes = response.body().size_hint().exact().unwrap_or_default();
+        account.sent(usize::try_from(bytes).unwrap_or(usize::MAX));
         Ok(Answered::Own(response.map(Body::Control)))
     }
 

@@ -4,12 +4,16 @@
 //! such while the other goes on; anything worse than an end drops both sides, which resets the stream on the one and
 //! cuts the connection on the other.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use moorline_mux::Splicing;
 use moorline_process::Phases;
+use tokio_util::io::{InspectReader, InspectWriter};
 
 use super::{
     account::{Account, End},
@@ -49,17 +53,17 @@ impl Switch {
                 None => std::future::pending().await,
             }
         };
+        let carried = Carried::default();
         let ended = tokio::select! {
-            ended = splice(user, agent) => Ended::Itself(ended),
+            ended = splice(user, agent, &carried) => Ended::Itself(ended),
             _cause = forbidden => Ended::Forbidden,
             () = phases.cancelled() => Ended::Process,
         };
         let Some((_lease, mut account)) = held else { return };
+        account.sent(usize::try_from(carried.down.load(Ordering::Relaxed)).unwrap_or(usize::MAX));
+        account.received(carried.up.load(Ordering::Relaxed));
         match ended {
-            Ended::Itself(Ok(sent)) => {
-                account.sent(usize::try_from(sent).unwrap_or(usize::MAX));
-                account.ends(End::Complete);
-            }
+            Ended::Itself(Ok(())) => account.ends(End::Complete),
             Ended::Itself(Err(error)) => {
                 tracing::debug!(%error, "an upgraded connection was cut");
                 account.ends(End::Lost);
@@ -72,15 +76,27 @@ impl Switch {
 
 /// What ended an upgraded connection.
 enum Ended {
-    Itself(Result<u64, SpliceError>),
+    Itself(Result<(), SpliceError>),
     Forbidden,
     Process,
 }
 
-async fn splice(user: OnUpgrade, agent: OnUpgrade) -> Result<u64, SpliceError> {
+/// Bytes so far, however it ends.
+#[derive(Default)]
+struct Carried {
+    up: AtomicU64,
+    down: AtomicU64,
+}
+
+async fn splice(user: OnUpgrade, agent: OnUpgrade, carried: &Carried) -> Result<(), SpliceError> {
     let (user, agent) = tokio::try_join!(user, agent).map_err(SpliceError::Switch)?;
-    let (mut user, mut agent) = (TokioIo::new(user), TokioIo::new(agent));
-    Ok(moorline_mux::splice(&mut user, &mut agent, SPLICING).await.map_err(SpliceError::Io)?.down)
+    let count = |of: &AtomicU64, bytes: &[u8]| {
+        of.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    };
+    let read = InspectReader::new(TokioIo::new(user), |bytes: &[u8]| count(&carried.up, bytes));
+    let mut user = InspectWriter::new(read, |bytes: &[u8]| count(&carried.down, bytes));
+    let mut agent = TokioIo::new(agent);
+    moorline_mux::splice(&mut user, &mut agent, SPLICING).await.map_err(SpliceError::Io).map(drop)
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! What operators get wrong, and that they hear of all of it at once.
 
 use super::*;
+use crate::{audit::Mode, config::RawAudit};
 
 fn raw(dir: &std::path::Path) -> RawConfig {
     RawConfig {
@@ -21,6 +22,9 @@ fn defaults_are_complete() {
     assert_eq!(config.api_group, "moorline.io");
     assert_eq!(config.token_file, dir.path().join("tokens.csv"));
     assert_eq!(config.gateway.response_timeout, Duration::from_secs(90));
+    let log = config.audit.log.unwrap();
+    assert_eq!(log.path, Some(dir.path().join("audit.log")));
+    assert_eq!((log.rotation.max_size, log.rotation.max_backups), (Some(100 << 20), Some(10)));
 }
 
 #[test]
@@ -35,7 +39,7 @@ fn every_problem_is_reported_at_once() {
         tls_sans: vec!["a b".to_owned()],
         client_ca_file: Some(bad.clone()),
         token_auth_file: Some(dir.path().join("none.csv")),
-        authorization_policy_file: Some(bad),
+        authorization_policy_file: Some(bad.clone()),
         api_group: Some("Moorline".to_owned()),
         handshake_rate: Some(0),
         max_sessions: Some(0),
@@ -43,6 +47,12 @@ fn every_problem_is_reported_at_once() {
         handshake_timeout: Some("0".to_owned()),
         heartbeat_interval: Some("5m".to_owned()),
         memory_budget: Some("lots".to_owned()),
+        audit: RawAudit {
+            audit_policy_file: Some(bad.clone()),
+            audit_log_mode: Some("sometimes".to_owned()),
+            audit_log_batch_buffer_size: Some(0),
+            ..RawAudit::default()
+        },
         ..raw(dir.path())
     })
     .unwrap_err();
@@ -56,6 +66,9 @@ fn every_problem_is_reported_at_once() {
         "--token-auth-file",
         "--authorization-policy-file",
         "--api-group: \"Moorline\"",
+        "--audit-policy-file",
+        "--audit-log-mode: \"sometimes\"",
+        "--audit-log-batch-buffer-size: 0",
         "--handshake-rate: 0",
         "--max-sessions: 0",
         "--hello-timeout: \"5\"",
@@ -128,4 +141,26 @@ fn what_is_meant_for_kubernetes_needs_kubernetes() {
     assert!(config.kubernetes.authn && config.kubernetes.authz);
     assert_eq!(config.kubernetes.audiences, ["moorline"]);
     assert_eq!(config.kubernetes.timeout.as_secs(), 5);
+}
+
+#[test]
+fn the_audit_log_goes_where_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = |audit: RawAudit| Config::resolve(RawConfig { audit, ..raw(dir.path()) }).unwrap().audit.log;
+    let to = |path: &str| RawAudit { audit_log_path: Some(path.into()), ..RawAudit::default() };
+    assert!(log(to("off")).is_none());
+    assert_eq!(log(to("-")).unwrap().path, None);
+    let there = log(RawAudit {
+        audit_log_maxsize: Some(0),
+        audit_log_maxbackup: Some(0),
+        audit_log_maxage: Some(7),
+        audit_log_mode: Some("blocking".to_owned()),
+        ..to("/there")
+    })
+    .unwrap();
+    assert_eq!(there.path.as_deref(), Some(std::path::Path::new("/there")));
+    let rotation = there.rotation;
+    assert_eq!((rotation.max_size, rotation.max_backups), (None, None));
+    assert_eq!((rotation.max_age, rotation.compress), (Some(Duration::from_secs(7 * 86_400)), false));
+    assert_eq!(there.queue.mode, Mode::Blocking);
 }

@@ -11,6 +11,7 @@ use tokio::{io::DuplexStream, task::JoinHandle};
 
 use super::{agent::Agent, state, user::User};
 use crate::{
+    audit::{Audit, tests::Book},
     config::GatewayConfig,
     front::{
         Caller,
@@ -61,6 +62,7 @@ pub(super) struct Parts {
     pub(super) policy: Policy,
     pub(super) tokens: StaticTokens,
     pub(super) gateway: GatewayConfig,
+    pub(super) audit: Option<Arc<Audit>>,
     pub(super) pools: PoolContext,
     pub(super) tasks: Tasks,
     pub(super) shutdown: Shutdown,
@@ -72,6 +74,15 @@ impl House {
     }
 
     pub(super) fn with(change: impl FnOnce(&mut GatewayConfig)) -> Self {
+        Self::build(change, None)
+    }
+
+    /// A house whose requests leave a trail in that book.
+    pub(super) fn audited(book: &Book) -> Self {
+        Self::build(|_| {}, Some(Arc::clone(&book.audit)))
+    }
+
+    fn build(change: impl FnOnce(&mut GatewayConfig), audit: Option<Arc<Audit>>) -> Self {
         let registry = Registry::new("test", "0");
         let tasks = Tasks::new(&registry);
         let mut gateway = state::gateway();
@@ -87,6 +98,7 @@ impl House {
             policy: Policy::parse(POLICY).unwrap(),
             tokens: StaticTokens::parse(TOKENS).unwrap(),
             gateway,
+            audit,
             pools,
             tasks: tasks.clone(),
             shutdown: Shutdown::new(),

@@ -73,6 +73,7 @@ pub(super) fn build(parts: Parts, handle: Handle, pool: &Arc<Pool>) -> (Arc<Stat
         token_file: std::sync::Mutex::new(directory.path().join("tokens.csv")),
         authenticators: Chain::default(),
         access_reviews: None,
+        audit: parts.audit,
         api_group: "moorline.io".to_owned(),
         gateway: parts.gateway,
         tunnel: tunnel(),

@@ -1,0 +1,194 @@
+//! What is noted of a request: bounded, and in a few allocations.
+//!
+//! Written by `trail` on the way of the request, read by `entry` on the writer's. Nothing here refers to the buffers that
+//! a request was read into, which are larger than all that is kept of it.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use http::{HeaderMap, HeaderValue, Method, Uri, header, uri::PathAndQuery};
+use moorline_access::{Denied, Grant, RequestAttributes};
+use moorline_model::{ClusterName, Identity, SessionId};
+
+/// Bytes kept of a URI. Those of kubectl have some hundred; what is cut off is the end of a long `exec` command.
+pub(super) const MAX_URI: usize = 4096;
+
+/// Bytes kept of what a program calls itself, as in kube-apiserver.
+const MAX_AGENT: usize = 1024;
+
+/// Bytes kept of each part of what a request is about, where they are read from a URI that is longer than what is kept.
+const MAX_PART: usize = 253;
+
+/// The head of a request that has just arrived.
+#[derive(Clone, Copy)]
+pub(crate) struct Head<'a> {
+    /// The id that this server gave it.
+    pub(crate) id: &'a HeaderValue,
+    /// As sent.
+    pub(crate) method: &'a Method,
+    /// As sent.
+    pub(crate) uri: &'a Uri,
+    /// As sent.
+    pub(crate) headers: &'a HeaderMap,
+    /// Where the connection comes from.
+    pub(crate) peer: IpAddr,
+}
+
+/// Everything that is known of a request until it is answered.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) id: HeaderValue,
+    pub(super) received: SystemTime,
+    pub(super) peer: IpAddr,
+    pub(super) method: Method,
+    /// Path and query, and behind them what the program calls itself.
+    text: Box<str>,
+    /// Bytes of path and query.
+    uri: usize,
+    /// Whether path and query were longer.
+    cut: bool,
+    pub(super) upgrade: bool,
+    /// To which cluster, and where in the URI the path begins that it gets.
+    pub(super) cluster: Option<(ClusterName, usize)>,
+    /// What it is about, where the URI alone does not say so any more.
+    pub(super) about: Option<Box<RequestAttributes>>,
+    pub(super) user: Option<Arc<Identity>>,
+    pub(super) impersonated: Option<Arc<Identity>>,
+    pub(super) decision: Option<Decision>,
+    pub(super) session: Option<SessionId>,
+}
+
+/// What was decided, and why.
+#[derive(Clone, Debug)]
+pub(super) enum Decision {
+    /// By this rule.
+    Allow(Box<str>),
+    /// In these words.
+    Forbid(Box<str>),
+}
+
+impl Facts {
+    pub(super) fn new(head: &Head<'_>) -> Self {
+        // Never the authority: there is none in what a client sends to a server, save where somebody tries.
+        let uri = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
+        let kept = start(uri, MAX_URI);
+        let agent = head.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        let agent = start(agent.unwrap_or_default(), MAX_AGENT);
+        let mut text = String::with_capacity(kept.len() + agent.len());
+        text.push_str(kept);
+        text.push_str(agent);
+        Self {
+            id: head.id.clone(),
+            received: SystemTime::now(),
+            peer: head.peer,
+            method: head.method.clone(),
+            text: text.into_boxed_str(),
+            uri: kept.len(),
+            cut: kept.len() < uri.len(),
+            upgrade: head.headers.contains_key(header::UPGRADE),
+            cluster: None,
+            about: None,
+            user: None,
+            impersonated: None,
+            decision: None,
+            session: None,
+        }
+    }
+
+    pub(super) fn heads_for(&mut self, cluster: &ClusterName, path: &PathAndQuery) {
+        // Either the whole of the URI, or what is behind `/clusters/NAME`.
+        let named = self.uri().strip_prefix("/clusters/").is_some_and(|rest| rest.starts_with(cluster.as_str()));
+        let behind = if named { "/clusters/".len() + cluster.as_str().len() } else { 0 };
+        if self.cut {
+            let read = RequestAttributes::from_http(self.method.as_str(), path.path(), path.query());
+            self.about = Some(Box::new(bounded(read)));
+        }
+        self.cluster = Some((cluster.clone(), behind));
+    }
+
+    /// Path and query, from their beginning.
+    pub(super) fn uri(&self) -> &str {
+        self.text.get(..self.uri).unwrap_or_default()
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    pub(super) fn agent(&self) -> Option<&str> {
+        self.text.get(self.uri..).filter(|agent| !agent.is_empty())
+    }
+
+    /// The path and query that the cluster gets; the whole where it is for none.
+    pub(super) fn inner_uri(&self) -> &str {
+        let behind = self.cluster.as_ref().map_or(0, |(_, behind)| *behind);
+        self.uri().get(behind..).unwrap_or_default()
+    }
+
+    /// Bytes that it holds, roughly; identities count for each request that shares them.
+    pub(super) fn weight(&self) -> usize {
+        let of = |identity: &Option<Arc<Identity>>| identity.as_ref().map_or(0, |identity| identity.bytes());
+        size_of::<Self>() + self.text.len() + of(&self.user) + of(&self.impersonated)
+    }
+}
+
+/// What our own API learns of a request while it answers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Notes(Arc<Mutex<Noted>>);
+
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    pub(super) decision: Option<Decision>,
+    pub(super) impersonated: Option<Identity>,
+    pub(super) name: Option<String>,
+}
+
+impl Notes {
+    /// A rule allows it.
+    pub(crate) fn allowed(&self, grant: &Grant) {
+        let acts = !std::ptr::eq(grant.authenticated(), grant.identity());
+        let mut noted = self.locked();
+        noted.decision = Some(Decision::Allow(grant.rule().into()));
+        noted.impersonated = acts.then(|| grant.identity().clone());
+    }
+
+    /// It is not allowed. Where nobody could say, there is no decision.
+    pub(crate) fn denied(&self, denied: &Denied) {
+        if !matches!(denied, Denied::Unavailable(_)) {
+            self.locked().decision = Some(Decision::Forbid(denied.public_message().into()));
+        }
+    }
+
+    /// Which object it is about, where the path does not say so.
+    pub(crate) fn names(&self, name: &str) {
+        self.locked().name = Some(start(name, MAX_PART).to_owned());
+    }
+
+    pub(super) fn take(&self) -> Noted {
+        std::mem::take(&mut *self.locked())
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Noted> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The beginning of a text, at most so many bytes.
+fn start(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
+}
+
+fn bounded(mut read: RequestAttributes) -> RequestAttributes {
+    let cut = |text: &mut String, most| text.truncate(text.floor_char_boundary(most));
+    cut(&mut read.path, MAX_URI);
+    for part in [&mut read.verb, &mut read.api_group, &mut read.api_version, &mut read.resource] {
+        cut(part, MAX_PART);
+    }
+    for part in [&mut read.namespace, &mut read.subresource, &mut read.name].into_iter().flatten() {
+        cut(part, MAX_PART);
+    }
+    read
+}
