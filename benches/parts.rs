@@ -52,12 +52,13 @@ pub(crate) async fn played_a_part() -> Result<bool> {
     let arguments: Vec<_> = std::env::args().collect();
     let parts: Vec<_> = arguments.iter().map(String::as_str).collect();
     match parts.get(1..).unwrap_or_default() {
-        ["be-a-server"] => {
+        ["be-a-server", rate] => {
             let server = house::Server::start_with(|raw| {
                 raw.heartbeat_interval = Some("5s".to_owned());
                 raw.max_sessions_per_cluster = Some(10_000);
                 // One user plays all of them.
                 raw.max_requests_per_cluster = Some(4000);
+                raw.user_qps = rate.parse().ok();
             })
             .await?;
             say(&format!("{} {} {} {}", server.gateway, server.tunnel, server.admin, server.directory().display()));
@@ -135,7 +136,16 @@ impl ServerProcess {
     /// # Errors
     /// When it does not start.
     pub(crate) fn start() -> Result<Self> {
-        let (process, line) = Process::start(&["be-a-server"])?;
+        Self::start_with(None)
+    }
+
+    /// The same, with so many requests a second for each user.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) fn start_with(rate: Option<u32>) -> Result<Self> {
+        let rate = rate.map_or_else(|| "none".to_owned(), |rate| rate.to_string());
+        let (process, line) = Process::start(&["be-a-server", &rate])?;
         let words: Vec<_> = line.split(' ').collect();
         let [gateway, tunnel, admin, directory] = words[..] else { anyhow::bail!("it said {line}") };
         let (gateway, tunnel, admin) = (gateway.parse()?, tunnel.parse()?, admin.parse()?);
