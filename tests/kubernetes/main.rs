@@ -3,7 +3,8 @@
 //! `scenarios` says what kubectl must be able to do, over any kubeconfig. `direct` plays them straight to a
 //! kube-apiserver, which proves the rig; `tunnel`, `header` and `certificate` play them through Moorline, in which a
 //! cluster is named and a caller known in different ways. `doors` and `outage` show what only the whole way has;
-//! `management` adds a control plane that says who the callers are and which clusters they may reach.
+//! `management` adds a control plane that says who the callers are and which clusters they may reach, `issuer` people
+//! with tokens of a real Dex.
 //! `rules` asks the embedded policy and kube-apiserver the same.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -12,6 +13,7 @@ mod certificate;
 mod direct;
 mod doors;
 mod header;
+mod issuer;
 mod kube;
 mod management;
 mod outage;

@@ -146,7 +146,7 @@ impl Issuer {
         // is answered with 401, and come back after 503.
         match &state.failure {
             Some(failure) => Err(self.unavailable(failure)),
-            None if token.may_be_newer_than(state.began) && !state.may_fetch() => {
+            None if state.may_be_behind(token) => {
                 Err(self.unavailable("a new key may have signed the token, and its keys were fetched a moment ago"))
             }
             None => Ok(outcome),
@@ -226,6 +226,11 @@ impl Issuer {
 impl State {
     fn usable(&self) -> Option<&Arc<Keys>> {
         self.keys.as_ref().filter(|keys| keys.fetched.elapsed() < MAX_AGE)
+    }
+
+    /// Whether the key of a token may have been published since the last fetch.
+    fn may_be_behind(&self, token: &Presented<'_>) -> bool {
+        !self.may_fetch() && self.keys.as_ref().is_some_and(|keys| token.may_be_newer_than(self.began, &keys.set))
     }
 
     fn may_fetch(&self) -> bool {

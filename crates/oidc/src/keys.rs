@@ -62,6 +62,11 @@ impl KeySet {
         self.keys.len()
     }
 
+    /// Whether a key has this key id.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        self.keys.iter().any(|key| key.id.as_deref() == Some(id))
+    }
+
     /// The keys that a token with this key id and algorithm can be signed with. One without key id: all of the kind.
     pub(crate) fn candidates(
         &self,

@@ -80,10 +80,11 @@ impl<'a> Presented<'a> {
         &self.issuer
     }
 
-    /// Whether it says to have been issued after a moment, in seconds since 1970, clocks that differ allowed for. So it
-    /// may be signed with a key that was not published then.
-    pub(crate) fn may_be_newer_than(&self, moment: u64) -> bool {
-        self.issued_at.is_some_and(|issued| issued + CLOCK_SKEW as f64 >= moment as f64)
+    /// Whether it may be signed with a key that was not published at a moment, in seconds since 1970, when these keys
+    /// were: it names none of them, and says to have been issued after that, clocks that differ allowed for.
+    pub(crate) fn may_be_newer_than(&self, moment: u64, keys: &KeySet) -> bool {
+        !self.header.kid.as_deref().is_some_and(|id| keys.knows(id))
+            && self.issued_at.is_some_and(|issued| issued + CLOCK_SKEW as f64 >= moment as f64)
     }
 
     /// Checks everything but what the mapping asks of the claims.

@@ -137,6 +137,8 @@ async fn keys_are_found_rotated_and_outlive_an_outage_for_a_day() {
         let (old, new) = (clock::now() - 300, clock::now());
         assert_eq!(ask(&oidc, &provider.token_of(&TWO, Some(old))).await, "nobody", "its key would be known");
         assert_eq!(ask(&oidc, &provider.token_of(&TWO, Some(new))).await, "unavailable", "its key may be new");
+        let forged = provider.token_of(&ONE, Some(new)).rsplit_once('.').unwrap().0.to_owned() + ".AAAA";
+        assert_eq!(ask(&oidc, &forged).await, "nobody", "its key is known");
         assert_eq!(provider.fetches(), 1);
         pass(Duration::from_secs(11)).await;
         assert!(join_all((0..20).map(|_| ask(&oidc, &two))).await.iter().all(|found| *found == "ann"));
