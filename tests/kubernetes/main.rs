@@ -5,7 +5,8 @@
 //! cluster is named and a caller known in different ways. `doors` and `outage` show what only the whole way has;
 //! `management` adds a control plane that says who the callers are and which clusters they may reach, `issuer` people
 //! with tokens of a real Dex.
-//! `rules` asks the embedded policy and kube-apiserver the same.
+//! `rules` asks the embedded policy and kube-apiserver the same. `least` gives agents the rights that are rendered for
+//! them and no more.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod audit;
@@ -15,6 +16,7 @@ mod doors;
 mod header;
 mod issuer;
 mod kube;
+mod least;
 mod management;
 mod outage;
 mod rig;

@@ -5,6 +5,7 @@
 //! is the only place that reads the environment, and apart from what reloads, the only one that reads files.
 
 mod kubeconfig;
+pub(crate) mod narrowing;
 mod raw;
 mod resolve;
 mod upstream;
@@ -134,10 +135,15 @@ pub(crate) fn now() -> Timestamp {
 
 /// Gathers problems while the rest is looked at.
 #[derive(Debug, Default)]
-struct Problems(Vec<Problem>);
+pub(crate) struct Problems(Vec<Problem>);
 
 impl Problems {
-    fn add(&mut self, field: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) {
+    /// The error, if there is any problem.
+    pub(crate) fn into_result(self) -> Result<(), ConfigError> {
+        if self.0.is_empty() { Ok(()) } else { Err(ConfigError(self.0)) }
+    }
+
+    pub(crate) fn add(&mut self, field: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) {
         self.0.push(Problem { field: field.into(), what: what.into(), remedy: remedy.into() });
     }
 }

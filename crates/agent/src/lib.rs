@@ -3,7 +3,7 @@
 //!
 //! In order of travel: [`config`](Config) becomes an [`App`]; `tunnel` dials and keeps sessions; `serve` takes the
 //! streams that the server opens, step by step, to the kube-apiserver and back; `credentials` and `health` look after the
-//! agent's own standing there. The agent dials two places only, the server and the kube-apiserver, both from its own
+//! agent's own standing there, and [`rbac`] says what rights that takes. The agent dials two places only, the server and the kube-apiserver, both from its own
 //! configuration. It links no signer, no policy and no Kubernetes library.
 
 mod app;
@@ -11,6 +11,7 @@ mod config;
 mod credentials;
 mod health;
 mod metrics;
+pub mod rbac;
 mod serve;
 mod socket;
 mod tunnel;

@@ -105,11 +105,43 @@ pub(crate) struct ServerArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct AgentArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<AgentCommand>,
     #[command(flatten)]
     pub(crate) config: moorline_agent::RawConfig,
     #[command(flatten)]
     pub(crate) log: LogArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentCommand {
+    /// Print the RBAC roles that an agent with these flags needs in its cluster, and no more
+    #[command(after_help = examples::RBAC)]
+    Rbac(Box<RbacArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RbacArgs {
+    /// The service account that the agent runs as
+    #[arg(long, value_name = "NAMESPACE/NAME", default_value = "moorline/moorline-agent", help_heading = "Roles")]
+    pub(crate) service_account: String,
+    /// What the roles and bindings are called
+    #[arg(long, value_name = "NAME", default_value = "moorline-agent", help_heading = "Roles")]
+    pub(crate) role_name: String,
+    /// Use constrained impersonation, which kube-apiserver has since 1.36 (1.35 with its feature gate)
+    #[arg(long, help_heading = "Roles")]
+    pub(crate) constrained: bool,
+    /// What users may do through the agent at all: get, list, watch, create, update, patch, delete, deletecollection
+    /// [default: all of them]; may be repeated
+    #[arg(long = "verb", value_name = "VERB", value_delimiter = ',', requires = "constrained", help_heading = "Roles")]
+    pub(crate) verbs: Vec<String>,
+    /// How to print them: yaml or json
+    #[arg(long, short, value_name = "FORMAT", help_heading = "Roles")]
+    pub(crate) output: Option<Format>,
+    #[command(flatten)]
+    pub(crate) config: moorline_agent::RawConfig,
 }
 
 /// What goes to standard error, and how it looks.

@@ -7,13 +7,14 @@ mod enrolment;
 mod kubeconfig;
 mod programs;
 mod quickstart;
+mod rbac;
 mod status;
 mod user;
 mod version;
 mod view;
 
 use crate::{
-    args::{Cli, Command},
+    args::{AgentCommand, Cli, Command},
     failure::Failure,
     printer::Printer,
 };
@@ -30,6 +31,9 @@ pub(crate) async fn run(cli: Cli, printer: &mut Printer<'_>) -> Result<(), Failu
         Command::Version(args) => version::run(&args, printer).await,
         Command::Quickstart(args) => quickstart::run(&args, printer).await,
         Command::Server(args) => programs::server(*args).await,
-        Command::Agent(args) => programs::agent(*args).await,
+        Command::Agent(args) => match args.command {
+            Some(AgentCommand::Rbac(args)) => rbac::run(*args, printer),
+            None => programs::agent(*args).await,
+        },
     }
 }

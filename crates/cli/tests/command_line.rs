@@ -36,6 +36,11 @@ fn every_command_has_help_with_examples() {
         "quickstart",
         "server",
         "agent",
+        "agent rbac",
+        "user",
+        "user add",
+        "user list",
+        "user revoke",
         "cluster",
         "cluster add",
         "cluster list",
@@ -144,3 +149,91 @@ fn authority(home: &Path) -> String {
     fs::write(&path, authority.certificate_pem()).unwrap();
     path.to_str().unwrap().to_owned()
 }
+
+#[test]
+fn the_agents_roles_are_made_of_its_own_flags() {
+    let flags =
+        ["agent", "rbac", "--user-prefix", "hub:", "--allow-user", "hub:ann", "--allow-group=dev", "--no-extra"];
+    let home = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| moorline(home.path(), args);
+    let printed = run(&flags);
+    assert_eq!((printed.code, printed.out.as_str()), (0, ROLES), "{}", printed.err);
+    assert!(printed.err.is_empty(), "everything could be said: {}", printed.err);
+    let open = run(&["agent", "rbac", "-o", "json", "--service-account", "ops/reader"]);
+    assert!(open.err.contains("note: RBAC cannot deny"), "{}", open.err);
+    let list: serde_json::Value = serde_json::from_str(&open.out).unwrap();
+    assert_eq!(list["items"][1]["subjects"][0]["namespace"], "ops");
+    for wrong in [
+        &["--service-account", "agent"][..],
+        &["--map-user", "ann"],
+        &["--constrained"],
+        &["--verb", "get"],
+        &["--output", "wide"],
+    ] {
+        let refused = run(&[&["agent", "rbac"], wrong].concat());
+        assert_eq!((refused.code, refused.out.as_str()), (2, ""), "{wrong:?}: {}", refused.err);
+    }
+    assert_eq!(run(&["agent", "--no-uid", "rbac"]).code, 2, "flags that would not count");
+}
+
+const ROLES: &str = "\
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: moorline-agent
+  labels:
+    app.kubernetes.io/name: moorline-agent
+rules:
+- apiGroups:
+  - \"\"
+  resources:
+  - users
+  resourceNames:
+  - hub:ann
+  verbs:
+  - impersonate
+- apiGroups:
+  - \"\"
+  resources:
+  - groups
+  resourceNames:
+  - dev
+  - system:authenticated
+  - system:unauthenticated
+  verbs:
+  - impersonate
+- apiGroups:
+  - authentication.k8s.io
+  resources:
+  - uids
+  verbs:
+  - impersonate
+- apiGroups:
+  - \"\"
+  resources:
+  - namespaces
+  resourceNames:
+  - kube-system
+  verbs:
+  - get
+- nonResourceURLs:
+  - /readyz
+  - /version
+  verbs:
+  - get
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  name: moorline-agent
+  labels:
+    app.kubernetes.io/name: moorline-agent
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: moorline-agent
+subjects:
+- kind: ServiceAccount
+  namespace: moorline
+  name: moorline-agent
+";

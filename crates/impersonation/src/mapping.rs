@@ -53,7 +53,7 @@ impl Names {
         &self.given
     }
 
-    /// The name here. None where it is one that is given explicitly, and not to this name: whoever the management side
+    /// The name here. An error where it is one that is given explicitly, and not to this name: whoever the management side
     /// calls so would else be taken for those whom the cluster's owner called so.
     fn of(&self, name: &str) -> Result<String, String> {
         if let Some(given) = self.explicit.get(name) {
@@ -82,17 +82,22 @@ impl Mapping {
             group => self.groups.of(group).map_err(|name| Narrowed::Taken { kind: "group", name }),
         });
         let groups = groups.collect::<Result<Vec<_>, _>>()?;
-        renamed(&identity, user, groups).map_err(Narrowed::Unmapped)
+        let mapped = Identity::new(user).and_then(|user| user.with_groups(groups));
+        mapped.and_then(|mapped| with_rest(mapped, identity.uid(), identity.extra())).map_err(Narrowed::Unmapped)
     }
 }
 
-fn renamed(identity: &Identity, user: String, groups: Vec<String>) -> Result<Identity, InvalidIdentity> {
-    let mut renamed = Identity::new(user)?.with_groups(groups)?;
-    if let Some(uid) = identity.uid() {
-        renamed = renamed.with_uid(uid)?;
+/// The identity with this uid and these extra values.
+pub(crate) fn with_rest<'a>(
+    mut identity: Identity,
+    uid: Option<&str>,
+    extra: impl IntoIterator<Item = (&'a String, &'a Vec<String>)>,
+) -> Result<Identity, InvalidIdentity> {
+    if let Some(uid) = uid {
+        identity = identity.with_uid(uid)?;
     }
-    for (key, values) in identity.extra() {
-        renamed = renamed.with_extra(key, values)?;
+    for (key, values) in extra {
+        identity = identity.with_extra(key, values)?;
     }
-    Ok(renamed)
+    Ok(identity)
 }

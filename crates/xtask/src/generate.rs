@@ -20,6 +20,7 @@ const PROGRAMS: &[(&str, &str, &[&[&str]])] = &[
         &[
             &[],
             &["quickstart"],
+            &["agent", "rbac"],
             &["cluster"],
             &["cluster", "add"],
             &["cluster", "list"],

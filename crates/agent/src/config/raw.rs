@@ -93,6 +93,18 @@ pub struct RawConfig {
     #[arg(long, value_name = "PREFIX", env = "MOORLINE_GROUP_PREFIX")]
     pub group_prefix: Option<String>,
 
+    /// The only extra values of users that are passed on, by their keys [default: all]; may be repeated
+    #[arg(long = "extra-key", value_name = "KEY", env = "MOORLINE_EXTRA_KEYS", value_delimiter = ',')]
+    pub extra_keys: Vec<String>,
+
+    /// Pass on no extra values of users
+    #[arg(long, env = "MOORLINE_NO_EXTRA")]
+    pub no_extra: bool,
+
+    /// Do not pass on the uids of users
+    #[arg(long, env = "MOORLINE_NO_UID")]
+    pub no_uid: bool,
+
     /// Deny only what --deny-user and --deny-group say: lets the server act as system:masters and as parts of
     /// Kubernetes
     #[arg(long, env = "MOORLINE_NO_DEFAULT_DENIALS")]

@@ -27,6 +27,15 @@ Examples:
   moorline agent --management-cluster-addr hub.example.com:9449
   moorline agent --management-cluster-addr hub.example.com --cert-dir ./west --kubeconfig ~/.kube/config --context west";
 
+pub(super) const RBAC: &str = "\
+Examples:
+  moorline agent rbac | kubectl --context west apply -f -
+  moorline agent rbac --user-prefix hub: --allow-group hub:dev --map-user ann@example.com=ann --no-extra
+  moorline agent rbac --constrained --verb get,list,watch --no-extra --service-account ops/reader
+
+Give it the flags that the agent runs with: those that say whom the server may act as decide, the others are left out of
+account. Whoever applies the roles must have all rights in them.";
+
 pub(super) const CLUSTER: &str = "\
 Examples:
   moorline cluster add west --label region=eu

@@ -17,12 +17,22 @@ const EFFECTIVE_WITHIN: Duration = Duration::from_secs(30);
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
 impl ControlPlane {
-    /// Creates the service account of an agent, which may impersonate and nothing else, and gives its token.
-    pub async fn create_agent_service_account(&self, namespace: &str, name: &str) -> Result<String> {
+    /// Creates a service account without any right, in a new namespace, and gives its token.
+    pub async fn create_service_account(&self, namespace: &str, name: &str) -> Result<String> {
         let session = self.api().open().await?;
         session.create("/api/v1/namespaces", &json!({ "metadata": { "name": namespace } })).await?;
         let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
         session.create(&accounts, &json!({ "metadata": { "name": name } })).await?;
+        let request = json!({ "spec": { "expirationSeconds": 86400 } });
+        let path = format!("{accounts}/{name}/token");
+        let answer = session.call(Method::POST, &path, Some(&request)).await?.ok().context("request a token")?;
+        let token = answer.pointer("/status/token").and_then(Value::as_str);
+        Ok(token.context("a token request without a token")?.to_owned())
+    }
+
+    /// Creates the service account of an agent, which may impersonate and nothing else, and gives its token.
+    pub async fn create_agent_service_account(&self, namespace: &str, name: &str) -> Result<String> {
+        let token = self.create_service_account(namespace, name).await?;
         let rules = json!([
             { "apiGroups": [""], "resources": ["users", "groups", "serviceaccounts"], "verbs": ["impersonate"] },
             {
@@ -41,12 +51,8 @@ impl ControlPlane {
         ]);
         let subject = json!({ "kind": "ServiceAccount", "namespace": namespace, "name": name });
         let user = format!("system:serviceaccount:{namespace}:{name}");
-        bind(&session, &user, &subject, &rules).await?;
-        let request = json!({ "spec": { "expirationSeconds": 86400 } });
-        let path = format!("{accounts}/{name}/token");
-        let answer = session.call(Method::POST, &path, Some(&request)).await?.ok().context("request a token")?;
-        let token = answer.pointer("/status/token").and_then(Value::as_str);
-        Ok(token.context("a token request without a token")?.to_owned())
+        bind(&self.api().open().await?, &user, &subject, &rules).await?;
+        Ok(token)
     }
 
     /// Gives a user the rights of these RBAC rules in the whole cluster, e.g.
