@@ -34,7 +34,11 @@ async fn a_review_names_the_rule_and_takes_the_right_to_act_as_somebody() {
         (ADMIN, &[], json!({ "verb": "create", "resource": "managedclusters", "group": "other.io" }), None),
         (CAROL, &[("impersonate-user", "dave")], reach("east"), Some("east")),
         (CAROL, &[("impersonate-user", "bob")], reach("east"), None),
+        (CAROL, &[("impersonate-user", "dave"), ("impersonate-uid", "7")], reach("east"), Some("east")),
         (CAROL, &[], json!({ "verb": "impersonate", "resource": "uids", "name": "7" }), Some("act")),
+        // Users to manage are other ones than those to act as.
+        (CAROL, &[], json!({ "verb": "impersonate", "resource": "users", "name": "dave" }), Some("act")),
+        (ADMIN, &[], json!({ "verb": "create", "resource": "users" }), None),
         (
             CAROL,
             &[],
@@ -49,8 +53,12 @@ async fn a_review_names_the_rule_and_takes_the_right_to_act_as_somebody() {
     }
     let (code, answer) = house.review(CAROL, &[("impersonate-user", "dave")], &reach("east")).await;
     assert_eq!((code, &answer["user"]), (200, &json!("dave")));
-    for (token, acting) in [(ALICE, ("impersonate-user", "admin")), (CAROL, ("impersonate-user", "admin"))] {
-        let (code, answer) = house.review(token, &[acting], &reach("east")).await;
+    for (token, acting) in [
+        (ALICE, &[("impersonate-user", "admin")][..]),
+        (CAROL, &[("impersonate-user", "admin")]),
+        (CAROL, &[("impersonate-user", "dave"), ("impersonate-uid", "8")]),
+    ] {
+        let (code, answer) = house.review(token, acting, &reach("east")).await;
         assert_eq!((code, &answer["kind"]), (403, &json!("Status")), "{answer}");
     }
     for wrong in [json!({}), json!({ "verb": "get" }), json!({ "verb": "get", "resource": "a", "path": "/b" })] {

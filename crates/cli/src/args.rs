@@ -298,6 +298,9 @@ pub(crate) struct CanIArgs {
     /// A group of the user of --as; may be given several times
     #[arg(long = "as-group", value_name = "GROUP", requires = "as_user")]
     pub(crate) as_groups: Vec<String>,
+    /// The uid of the user of --as
+    #[arg(long, value_name = "UID", requires = "as_user")]
+    pub(crate) as_uid: Option<String>,
     /// Print nothing, only end with the exit code
     #[arg(long, short)]
     pub(crate) quiet: bool,

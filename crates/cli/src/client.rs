@@ -81,11 +81,17 @@ impl Client {
     }
 
     /// As somebody else, if one is named: with the headers of `kubectl --as`.
-    pub(crate) fn acting_as(mut self, user: Option<&str>, groups: &[String]) -> Result<Self, Failure> {
+    pub(crate) fn acting_as(
+        mut self,
+        user: Option<&str>,
+        groups: &[String],
+        uid: Option<&str>,
+    ) -> Result<Self, Failure> {
         let Some(user) = user else { return Ok(self) };
-        let named = [("--as", "impersonate-user", user)].into_iter();
-        for (flag, name, text) in named.chain(groups.iter().map(|it| ("--as-group", "impersonate-group", it.as_str())))
-        {
+        let user = [("--as", "impersonate-user", user)].into_iter();
+        let uid = uid.into_iter().map(|uid| ("--as-uid", "impersonate-uid", uid));
+        let groups = groups.iter().map(|group| ("--as-group", "impersonate-group", group.as_str()));
+        for (flag, name, text) in user.chain(uid).chain(groups) {
             let value = HeaderValue::from_bytes(text.as_bytes()).ok().filter(|_| !text.is_empty());
             let value = value.ok_or_else(|| Failure::bad_input([format!("{flag}: {text:?} is no name")]))?;
             self.acting.push((HeaderName::from_static(name), value));

@@ -306,6 +306,7 @@ fn can_i_answers_as_kubectl_does_and_names_the_rule() {
         gateway.moorline(&["auth", "can-i", "delete", "managedclusters.other.io", "east", "--as=eve", "--as-group=x"]);
     assert_eq!((no.status.code(), text(&no.stdout).as_str()), (Some(1), "no\n"), "{no:?}");
     assert!(text(&no.stderr).ends_with("\"east\": no rule allows it\n"), "{no:?}");
+    assert_eq!(gateway.moorline(&["auth", "can-i", "get", "/", "--as-uid", "7"]).status.code(), Some(2));
     let quiet = gateway.moorline(&["auth", "can-i", "get", "/metrics", "--quiet"]);
     assert_eq!((quiet.status.code(), quiet.stdout.len(), quiet.stderr.len()), (Some(1), 0, 0), "{quiet:?}");
     let wrong = gateway.moorline(&["auth", "can-i", "get", "/metrics", "name"]);

@@ -97,7 +97,7 @@ Examples:
 pub(super) const CAN_I: &str = "\
 Examples:
   moorline auth can-i get managedclusters west
-  moorline auth can-i create managedclusters --as ann --as-group dev
+  moorline auth can-i create managedclusters --as ann --as-group dev --as-uid 7
   moorline auth can-i impersonate groups ops
   moorline auth can-i get managedclusters west --quiet && echo welcome";
 

@@ -19,7 +19,8 @@ pub(super) async fn run(command: AuthCommand, printer: &mut Printer<'_>) -> Resu
 /// Prints yes or no, and why on standard error. No is a failure without words, as in kubectl.
 async fn can_i(args: &CanIArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
     let (question, connection) = Failure::together(question(args), Connection::resolve(&args.connect))?;
-    let client = Client::new(connection)?.acting_as(args.as_user.as_deref(), &args.as_groups)?;
+    let client =
+        Client::new(connection)?.acting_as(args.as_user.as_deref(), &args.as_groups, args.as_uid.as_deref())?;
     let answer: AccessAnswer = client.post(paths::ACCESS_REVIEWS, &question).await?;
     if args.quiet {
         return if answer.allowed { Ok(()) } else { Err(Failure::no()) };

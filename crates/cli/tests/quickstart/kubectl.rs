@@ -53,6 +53,10 @@ impl Kubectl {
         Self { token: None, ..self.clone() }
     }
 
+    pub(crate) fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
     pub(crate) fn same_credentials(&self, other: &Self) -> bool {
         self.ca == other.ca && self.token == other.token
     }

@@ -107,6 +107,7 @@ fn one_command_gives_a_cluster_that_kubectl_can_use_and_the_next_start_finds_it_
     assert!(text.contains("current-context: mine") && text.contains("x: 1"), "{text}");
     talk(&Kubectl::from_kubeconfig(&text, "moorline-demo"));
     let uid = manage(home.path(), &state);
+    invite(home.path(), &state);
     assert_eq!(quickstart.interrupt(), 0);
 
     let again = Quickstart::start(home.path(), &state, &config);
@@ -119,6 +120,28 @@ fn one_command_gives_a_cluster_that_kubectl_can_use_and_the_next_start_finds_it_
     assert!(before.same_credentials(&after), "the same authority and the same user");
     assert_eq!(whoami(&after), whoami(&after));
     assert_eq!(again.interrupt(), 0);
+}
+
+/// A colleague gets a token, uses it, and loses it.
+fn invite(home: &Path, state: &Path) {
+    let run = |args: &[&str]| moorline(home, state, args);
+    let file = home.join("ann.kubeconfig");
+    let ann = "ann@example.com";
+    let to_file = ["--write-kubeconfig", file.to_str().unwrap(), "--cluster", "demo"];
+    ok(&run(&[&["user", "add", ann, "--group", "moorline:admins"], &to_file[..]].concat()));
+    let kubectl = Kubectl::from_kubeconfig(&fs::read_to_string(&file).unwrap(), "moorline-demo");
+    assert_eq!(whoami(&kubectl), ann);
+    let may = ["auth", "can-i", "delete", "users", "admin", "--as", ann, "--as-group", "moorline:admins"];
+    assert_eq!(ok(&run(&may)), "yes\n");
+    let token = ok(&run(&["user", "add", "bob"]));
+    assert_eq!(kubectl.with_token(token.trim()).get("/version").0, 403, "nothing is bound to bob");
+    let list = ok(&run(&["user", "list"]));
+    assert_eq!(
+        list.lines().map(|line| line.split(' ').next().unwrap()).collect::<Vec<_>>(),
+        ["NAME", "admin", ann, "bob"]
+    );
+    assert!(ok(&run(&["user", "revoke", ann, "bob"])).contains("user \"ann@example.com\" revoked"));
+    assert_eq!(kubectl.get("/version").0, 401);
 }
 
 fn whoami(kubectl: &Kubectl) -> String {
