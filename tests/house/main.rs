@@ -3,6 +3,7 @@
 //! Tests that cover a fault of `tests/FAULTS.md` begin with its number.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod audit;
 mod faults;
 mod isolation;
 mod limits;

@@ -1,6 +1,6 @@
 //! One question to the kube-apiserver and its answer, within a time and a size.
 //!
-//! Called by both kinds of reviews. Errors never repeat what was sent or answered: a `TokenReview` comes back with the
+//! Called by both kinds of reviews; `webhook` borrows the words. Errors never repeat what was sent or answered: a `TokenReview` comes back with the
 //! token in it.
 
 use std::error::Error;
@@ -71,14 +71,18 @@ impl Connection {
     }
 }
 
+fn unreachable(error: &kube::Error) -> CallError {
+    of_network(error).map_or(CallError::Credential, CallError::Unreachable)
+}
+
 /// Words for a call that failed. Only errors of the network are quoted: those of credential plugins hold what the
 /// plugin printed.
-fn unreachable(error: &kube::Error) -> CallError {
+pub(crate) fn of_network(error: &kube::Error) -> Option<String> {
     let mut cause: &dyn Error = error;
     let mut of_network = false;
     while let Some(source) = cause.source() {
         of_network |= source.is::<legacy::Error>();
         cause = source;
     }
-    if of_network { CallError::Unreachable(cause.to_string()) } else { CallError::Credential }
+    of_network.then(|| cause.to_string())
 }

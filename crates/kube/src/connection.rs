@@ -9,7 +9,7 @@ use http::uri::Scheme;
 use hyper_util::{client::legacy, rt::TokioExecutor};
 use kube::{
     Client, Config,
-    client::{Body, ConfigExt as _},
+    client::{Body, ConfigExt as _, middleware::BaseUriLayer},
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use thiserror::Error;
@@ -81,47 +81,60 @@ impl Connection {
     /// # Errors
     /// [`ConnectionError`].
     pub async fn from_kubeconfig(path: &Path, timeout: Duration) -> Result<Self, ConnectionError> {
-        let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
-        let authority = authority_file(&kubeconfig);
-        let options = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-        let mut config = config.map_err(unusable)?;
-        config.root_cert_file = authority.map(Into::into);
-        if config.accept_invalid_certs {
-            return Err(ConnectionError::Insecure("a cluster whose certificate is not to be verified"));
-        }
-        if config.cluster_url.scheme() != Some(&Scheme::HTTPS) {
-            return Err(ConnectionError::Insecure("a cluster without TLS"));
-        }
-        if config.proxy_url.is_some() {
-            return Err(ConnectionError::Proxy);
-        }
-        Self::open(&config, timeout)
+        Self::open(&config(path).await?, timeout)
     }
 
-    /// kube-rs' own stack, without its retries (there is a deadline, and the caller asks again) and without its log
-    /// lines (a failed question is told where it is decided).
     pub(crate) fn open(config: &Config, timeout: Duration) -> Result<Self, ConnectionError> {
-        let mut connector = legacy::connect::HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(timeout));
-        let https = config.rustls_https_connector_with_connector(connector);
-        let https = https.ok().ok_or(ConnectionError::Certificates)?;
-        let http: legacy::Client<_, Body> = legacy::Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(MAX_IDLE)
-            .pool_idle_timeout(IDLE)
-            .pool_timer(hyper_util::rt::TokioTimer::new())
-            .build(https);
-        let service = ServiceBuilder::new()
-            .layer(config.base_uri_layer())
-            .option_layer(config.auth_layer().ok().ok_or(ConnectionError::Credential)?)
-            .layer(config.extra_headers_layer().ok().ok_or(ConnectionError::Credential)?)
-            .map_err(tower::BoxError::from)
-            .service(http);
-        let client = Client::new(service, config.default_namespace.clone());
+        let client = client(config, timeout, Some(config.base_uri_layer()))?;
         Ok(Self { client, calls: Arc::new(Semaphore::new(MAX_CALLS)), timeout })
     }
+}
+
+/// What the current context of a kubeconfig says.
+pub(crate) async fn config(path: &Path) -> Result<Config, ConnectionError> {
+    let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
+    let authority = authority_file(&kubeconfig);
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+    let mut config = config.map_err(unusable)?;
+    config.root_cert_file = authority.map(Into::into);
+    if config.accept_invalid_certs {
+        return Err(ConnectionError::Insecure("a cluster whose certificate is not to be verified"));
+    }
+    if config.cluster_url.scheme() != Some(&Scheme::HTTPS) {
+        return Err(ConnectionError::Insecure("a cluster without TLS"));
+    }
+    if config.proxy_url.is_some() {
+        return Err(ConnectionError::Proxy);
+    }
+    Ok(config)
+}
+
+/// kube-rs' own stack, without its retries (there is a deadline, and the caller asks again) and without its log lines (a
+/// failed question is told where it is decided). Requests name the whole URL where there is no `base`.
+pub(crate) fn client(
+    config: &Config,
+    timeout: Duration,
+    base: Option<BaseUriLayer>,
+) -> Result<Client, ConnectionError> {
+    let mut connector = legacy::connect::HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(timeout));
+    let https = config.rustls_https_connector_with_connector(connector);
+    let https = https.ok().ok_or(ConnectionError::Certificates)?;
+    let http: legacy::Client<_, Body> = legacy::Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(MAX_IDLE)
+        .pool_idle_timeout(IDLE)
+        .pool_timer(hyper_util::rt::TokioTimer::new())
+        .build(https);
+    let service = ServiceBuilder::new()
+        .option_layer(base)
+        .option_layer(config.auth_layer().ok().ok_or(ConnectionError::Credential)?)
+        .layer(config.extra_headers_layer().ok().ok_or(ConnectionError::Credential)?)
+        .map_err(tower::BoxError::from)
+        .service(http);
+    Ok(Client::new(service, config.default_namespace.clone()))
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "all others speak of names and files")]

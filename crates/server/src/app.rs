@@ -24,7 +24,7 @@ use background::{Background, farewell};
 use load::Doors;
 
 use crate::{
-    audit::Sinks,
+    audit::{Sinks, WebhookSink},
     clock,
     config::{Config, Problems},
     control::{self, issue::Issuer},
@@ -111,8 +111,12 @@ impl App {
         let listeners = Listeners::bind(&config).await?;
         let registry = MetricRegistry::new("moorline-server", tunnel::admit::VERSION);
         let (tasks, shutdown) = (Tasks::new(&registry), Shutdown::new());
+        let webhook = match &config.audit.webhook {
+            Some(webhook) => Some(WebhookSink::open(webhook).await?),
+            None => None,
+        };
         let (reading, metrics) = (config.clone(), registry.clone());
-        let loading = tasks.spawn_blocking("load", move || load::load(&reading, &metrics));
+        let loading = tasks.spawn_blocking("load", move || load::load(&reading, &metrics, webhook));
         let (loaded, store, records) = loading.await.map_err(|_panicked| AppError::Runtime)??;
 
         let reviews = Reviews::open(&config.kubernetes).await?;

@@ -12,6 +12,7 @@
 //! | `queue` | the bounded way to a writer, and what happens when it is full |
 //! | `writer` | batches, tries, and the last events at the end |
 //! | `log`, `rotation` | a file, or standard output |
+//! | `webhook` | an endpoint that events are posted to |
 //! | `metrics` | counters |
 
 mod entry;
@@ -21,13 +22,14 @@ mod metrics;
 mod queue;
 mod rotation;
 mod trail;
+mod webhook;
 mod writer;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use moorline_audit::Policy;
-use moorline_process::{Phases, Registry, Tasks};
+use moorline_process::{Phase, Phases, Registry, Tasks};
 
 use crate::config::{AuditConfig, Problems};
 
@@ -36,10 +38,11 @@ pub(crate) use log::LogConfig;
 pub(crate) use queue::{Mode, QueueConfig, Unrecorded};
 pub(crate) use rotation::Rotation;
 pub(crate) use trail::{Bytes, End, Refusal, Trail};
+pub(crate) use webhook::{WebhookConfig, WebhookSink};
 
 use log::Log;
-use metrics::Metrics;
-use queue::Queue;
+use metrics::{Metrics, SinkMetrics};
+use queue::{Queue, Taker};
 
 /// Where all trails lead. Shared by everybody.
 #[derive(Debug)]
@@ -48,11 +51,14 @@ pub(crate) struct Audit {
     queues: Vec<Queue>,
     /// The API group of our own objects.
     group: String,
+    /// How far the process is on its way out, once there are writers.
+    phases: OnceLock<Phases>,
 }
 
 /// The sinks before anybody writes to them.
 pub(crate) struct Sinks {
-    log: Option<(queue::Taker, Log)>,
+    log: Option<(Taker, Log)>,
+    webhook: Option<(Taker, WebhookSink)>,
 }
 
 impl Audit {
@@ -62,17 +68,35 @@ impl Audit {
     /// The log cannot be opened.
     pub(crate) fn open(
         config: &AuditConfig,
+        webhook: Option<WebhookSink>,
         policy: Policy,
         group: &str,
         registry: &Registry,
     ) -> Result<Option<(Arc<Self>, Sinks)>, Problems> {
-        let Some(log) = &config.log else { return Ok(None) };
+        let mut audit = Self {
+            policy: ArcSwap::from_pointee(policy),
+            queues: Vec::new(),
+            group: group.to_owned(),
+            phases: OnceLock::new(),
+        };
         let metrics = Metrics::new(registry);
-        let (queue, taker) = queue::queue(log.queue, metrics.of("log"));
-        let log = Log::open(log)?;
-        let audit = Self { policy: ArcSwap::from_pointee(policy), queues: vec![queue], group: group.to_owned() };
+        let log = match &config.log {
+            Some(log) => Some((audit.queue(log.queue, metrics.of("log")), Log::open(log)?)),
+            None => None,
+        };
+        let webhook = webhook.zip(config.webhook.as_ref());
+        let webhook = webhook.map(|(sink, config)| (audit.queue(config.queue, metrics.of("webhook")), sink));
+        if audit.queues.is_empty() {
+            return Ok(None);
+        }
         audit.warn_of_bodies();
-        Ok(Some((Arc::new(audit), Sinks { log: Some((taker, log)) })))
+        Ok(Some((Arc::new(audit), Sinks { log, webhook })))
+    }
+
+    fn queue(&mut self, config: QueueConfig, metrics: SinkMetrics) -> Taker {
+        let (queue, taker) = queue::queue(config, metrics);
+        self.queues.push(queue);
+        taker
     }
 
     /// The policy where none is named.
@@ -87,6 +111,11 @@ impl Audit {
         self.warn_of_bodies();
     }
 
+    /// Whether the process cuts what still runs.
+    fn cuts(&self) -> bool {
+        self.phases.get().is_some_and(|phases| phases.current() >= Phase::Cancelled)
+    }
+
     fn warn_of_bodies(&self) {
         if self.policy.load().asks_for_bodies() {
             tracing::warn!(
@@ -99,8 +128,12 @@ impl Audit {
 impl Sinks {
     /// Starts the writers. They end when the last request has, after the process was cancelled.
     pub(crate) fn start(self, audit: &Arc<Audit>, tasks: &Tasks, phases: &Phases) {
+        audit.phases.get_or_init(|| phases.clone());
         if let Some((taker, log)) = self.log {
             tasks.spawn("audit-log", writer::run(Arc::clone(audit), taker, log.sink(tasks.clone()), phases.clone()));
+        }
+        if let Some((taker, webhook)) = self.webhook {
+            tasks.spawn("audit-webhook", writer::run(Arc::clone(audit), taker, webhook, phases.clone()));
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Tests that cover a fault of `tests/FAULTS.md` begin with its number.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod audit;
 mod descriptors;
 mod ends;
 mod house;

@@ -22,7 +22,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::Connection;
+use crate::{Connection, Webhook};
 
 /// What is answered to every question.
 #[derive(Clone, Debug)]
@@ -77,6 +77,10 @@ impl ApiServer {
 
     pub(super) fn connection(&self, timeout: Duration) -> Connection {
         Connection::open(&Config::new(format!("http://{}", self.address).parse().unwrap()), timeout).unwrap()
+    }
+
+    pub(super) fn webhook(&self, path: &str, timeout: Duration) -> Webhook {
+        Webhook::open(&Config::new(format!("http://{}{path}", self.address).parse().unwrap()), timeout).unwrap()
     }
 
     pub(super) fn answers(&self, answer: Answer) {

@@ -14,7 +14,7 @@ use moorline_store::Embedded;
 
 use super::AppError;
 use crate::{
-    audit::{Audit, Sinks},
+    audit::{Audit, Sinks, WebhookSink},
     bootstrap::{StateDir, Which},
     clock,
     config::{Config, Problem, Problems},
@@ -46,10 +46,11 @@ pub(super) struct Loaded {
 pub(super) fn load(
     config: &Config,
     metrics: &MetricRegistry,
+    webhook: Option<WebhookSink>,
 ) -> Result<(Loaded, Embedded, Vec<ClusterRecord>), AppError> {
     let dir = StateDir::new(&config.state_dir);
     dir.fill(&config.api_group, clock::now())?;
-    let loaded = Loaded::read(config, &dir, metrics)?;
+    let loaded = Loaded::read(config, &dir, metrics, webhook)?;
     let store = Embedded::open(&dir.store())?;
     let records = store.list()?;
     Ok((loaded, store, records))
@@ -57,11 +58,16 @@ pub(super) fn load(
 
 impl Loaded {
     /// Reads everything, and reports everything that is wrong.
-    fn read(config: &Config, dir: &StateDir, metrics: &MetricRegistry) -> Result<Self, Problems> {
+    fn read(
+        config: &Config,
+        dir: &StateDir,
+        metrics: &MetricRegistry,
+        webhook: Option<WebhookSink>,
+    ) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let tokens = keep_all(&mut problems, reload::tokens(&config.token_file));
         let policy = keep_all(&mut problems, reload::policy(&config.policy_file));
-        let audit = keep_all(&mut problems, audit(config, metrics));
+        let audit = keep_all(&mut problems, audit(config, metrics, webhook));
         let issuer_authority = problems.keep(dir.authority(Which::Tunnel));
         let tunnel_names = tunnel_names(config);
         let tunnel_serving = problems.keep(serve_by(dir, Which::Tunnel, "tunnel", tunnel_names));
@@ -114,7 +120,7 @@ impl Loaded {
 /// The audit trail's end, and the file of its policy, if one is named.
 type AuditTrail = (Option<(Arc<Audit>, Sinks)>, Option<reload::InUse>);
 
-fn audit(config: &Config, metrics: &MetricRegistry) -> Result<AuditTrail, Problems> {
+fn audit(config: &Config, metrics: &MetricRegistry, webhook: Option<WebhookSink>) -> Result<AuditTrail, Problems> {
     let (policy, in_use) = match &config.audit.policy_file {
         Some(path) => {
             let read = reload::audit_policy(path)?;
@@ -123,7 +129,7 @@ fn audit(config: &Config, metrics: &MetricRegistry) -> Result<AuditTrail, Proble
         }
         None => (Audit::default_policy(), None),
     };
-    Ok((Audit::open(&config.audit, policy, &config.api_group, metrics)?, in_use))
+    Ok((Audit::open(&config.audit, webhook, policy, &config.api_group, metrics)?, in_use))
 }
 
 fn keep_all<T>(problems: &mut Problems, outcome: Result<T, Problems>) -> Option<T> {

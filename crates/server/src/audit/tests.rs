@@ -1,7 +1,7 @@
 //! Trails without a gateway: what becomes of their events when sinks are slow, stuck, broken, or about to end.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -32,7 +32,8 @@ impl Book {
         let (queue, taker) = queue::queue(config, metrics.of("test"));
         let policy = policy.map_or_else(Audit::default_policy, |text| Policy::parse(text).unwrap());
         let group = "moorline.io".to_owned();
-        let audit = Audit { policy: ArcSwap::from_pointee(policy), queues: vec![queue], group };
+        let audit =
+            Audit { policy: ArcSwap::from_pointee(policy), queues: vec![queue], group, phases: OnceLock::new() };
         Self { audit: Arc::new(audit), taker }
     }
 

@@ -27,7 +27,7 @@ const MAX_MESSAGE: usize = 1024;
 pub(crate) enum End {
     /// Its response was passed on to the last byte.
     Complete,
-    /// The tunnel broke in the middle of the response.
+    /// The tunnel broke in the middle of the response, or this server cut it at its end.
     Lost,
     /// The user hung up.
     HungUp,
@@ -161,6 +161,8 @@ impl Trail {
 
     /// Hands on the event of its end.
     pub(crate) fn ended(self, how: End, code: u16, bytes: Bytes, took: Duration) {
+        // Whoever is cut has not hung up.
+        let how = if how == End::HungUp && self.audit.cuts() { End::Lost } else { how };
         let ended = Ended { how, sent: bytes.sent, received: bytes.received, took };
         let entry = self.entry(Stage::ResponseComplete, code, Some(ended));
         let mut places = self.places.into_iter();

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::resolve::Found;
 use crate::{
-    audit::{LogConfig, Mode, QueueConfig, Rotation},
+    audit::{LogConfig, Mode, QueueConfig, Rotation, WebhookConfig},
     bootstrap::StateDir,
     reload,
 };
@@ -59,6 +59,30 @@ pub struct RawAudit {
     /// Audit events that may wait to be written to the log [default: 10000]
     #[arg(long, value_name = "N", env = "MOORLINE_AUDIT_LOG_BATCH_BUFFER_SIZE")]
     pub audit_log_batch_buffer_size: Option<usize>,
+
+    /// Kubeconfig of an endpoint that audit events are posted to as well, as an EventList of audit.k8s.io/v1
+    #[arg(long, value_name = "FILE", env = "MOORLINE_AUDIT_WEBHOOK_CONFIG_FILE")]
+    pub audit_webhook_config_file: Option<PathBuf>,
+
+    /// What happens when the webhook does not take audit events; as --audit-log-mode [default: batch]
+    #[arg(long, value_name = "MODE", env = "MOORLINE_AUDIT_WEBHOOK_MODE")]
+    pub audit_webhook_mode: Option<String>,
+
+    /// Audit events that may wait for the webhook [default: 10000]
+    #[arg(long, value_name = "N", env = "MOORLINE_AUDIT_WEBHOOK_BATCH_BUFFER_SIZE")]
+    pub audit_webhook_batch_buffer_size: Option<usize>,
+
+    /// Audit events that are posted together at most [default: 400]
+    #[arg(long, value_name = "N", env = "MOORLINE_AUDIT_WEBHOOK_BATCH_MAX_SIZE")]
+    pub audit_webhook_batch_max_size: Option<usize>,
+
+    /// How long an audit event waits for others to be posted with it [default: 30s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_AUDIT_WEBHOOK_BATCH_MAX_WAIT")]
+    pub audit_webhook_batch_max_wait: Option<String>,
+
+    /// How long until a post that failed is tried again; longer each time, and given up after five [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_AUDIT_WEBHOOK_INITIAL_BACKOFF")]
+    pub audit_webhook_initial_backoff: Option<String>,
 }
 
 /// What becomes of audit events.
@@ -68,6 +92,8 @@ pub(crate) struct AuditConfig {
     pub(crate) policy_file: Option<PathBuf>,
     /// The log, if one is written.
     pub(crate) log: Option<LogConfig>,
+    /// The webhook, if there is one.
+    pub(crate) webhook: Option<WebhookConfig>,
 }
 
 /// Turns what was typed into what is meant.
@@ -75,6 +101,7 @@ pub(super) fn resolve(found: &mut Found, raw: RawAudit, state: &StateDir) -> Aud
     if let Some(path) = &raw.audit_policy_file {
         found.check("--audit-policy-file", path, reload::check_audit_policy);
     }
+    let webhook = webhook(found, &raw);
     let mode = mode(found, "--audit-log-mode", raw.audit_log_mode.as_deref());
     let buffer = found.count("--audit-log-batch-buffer-size", raw.audit_log_batch_buffer_size, 10_000);
     let above_zero = |number: u64| (number > 0).then_some(number);
@@ -91,7 +118,35 @@ pub(super) fn resolve(found: &mut Found, raw: RawAudit, state: &StateDir) -> Aud
         rotation,
         queue,
     });
-    AuditConfig { policy_file: raw.audit_policy_file, log }
+    if log.is_none() && webhook.is_none() && raw.audit_policy_file.is_some() {
+        let what = "is given, but audit events are written nowhere";
+        found.add("--audit-policy-file", what, "leave out this or --audit-log-path off");
+    }
+    AuditConfig { policy_file: raw.audit_policy_file, log, webhook }
+}
+
+fn webhook(found: &mut Found, raw: &RawAudit) -> Option<WebhookConfig> {
+    let mode = mode(found, "--audit-webhook-mode", raw.audit_webhook_mode.as_deref());
+    let (buffer, batch) = (raw.audit_webhook_batch_buffer_size, raw.audit_webhook_batch_max_size);
+    let buffer = found.count("--audit-webhook-batch-buffer-size", buffer, 10_000);
+    let batch = found.count("--audit-webhook-batch-max-size", batch, 400);
+    let wait = found.wait("--audit-webhook-batch-max-wait", raw.audit_webhook_batch_max_wait.as_deref(), "30s");
+    let backoff = raw.audit_webhook_initial_backoff.as_deref();
+    let backoff = found.span("--audit-webhook-initial-backoff", backoff, "10s");
+    let Some(kubeconfig) = raw.audit_webhook_config_file.clone() else {
+        let given = raw.audit_webhook_mode.is_some()
+            || raw.audit_webhook_batch_buffer_size.is_some()
+            || raw.audit_webhook_batch_max_size.is_some()
+            || raw.audit_webhook_batch_max_wait.is_some()
+            || raw.audit_webhook_initial_backoff.is_some();
+        if given {
+            let what = "is not given, but other flags of the webhook are";
+            found.add("--audit-webhook-config-file", what, "name a kubeconfig, or leave them out");
+        }
+        return None;
+    };
+    let queue = QueueConfig { mode, buffer: buffer.max(2), batch, wait };
+    Some(WebhookConfig { kubeconfig, backoff, queue })
 }
 
 fn mode(found: &mut Found, flag: &str, text: Option<&str>) -> Mode {

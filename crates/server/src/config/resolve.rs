@@ -157,6 +157,11 @@ fn kubernetes(found: &mut Found, raw: &RawConfig) -> KubernetesConfig {
 pub(super) struct Found(Problems);
 
 impl Found {
+    /// Notes one more.
+    pub(super) fn add(&mut self, flag: &str, what: &str, remedy: &str) {
+        self.0.add(flag, what, remedy);
+    }
+
     pub(super) fn read<T>(&mut self, flag: &str, outcome: Result<T, String>, remedy: &str) -> Option<T> {
         self.0.keep(outcome.map_err(|what| Problem { at: flag.to_owned(), what, remedy: remedy.to_owned() }))
     }
@@ -308,7 +313,7 @@ impl Found {
     }
 
     /// A duration above zero.
-    fn span(&mut self, flag: &str, text: Option<&str>, default: &str) -> Duration {
+    pub(super) fn span(&mut self, flag: &str, text: Option<&str>, default: &str) -> Duration {
         let span = self.wait(flag, text, default);
         if span.is_zero() && text.map(str::trim) == Some("0") {
             self.0.add(flag, "0 would leave no time at all", DURATION_REMEDY);
@@ -317,7 +322,7 @@ impl Found {
     }
 
     /// A duration that may be zero.
-    fn wait(&mut self, flag: &str, text: Option<&str>, default: &str) -> Duration {
+    pub(super) fn wait(&mut self, flag: &str, text: Option<&str>, default: &str) -> Duration {
         self.read(flag, units::duration(text.unwrap_or(default)), DURATION_REMEDY).unwrap_or_default()
     }
 

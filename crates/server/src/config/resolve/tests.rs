@@ -51,6 +51,9 @@ fn every_problem_is_reported_at_once() {
             audit_policy_file: Some(bad.clone()),
             audit_log_mode: Some("sometimes".to_owned()),
             audit_log_batch_buffer_size: Some(0),
+            audit_log_path: Some("off".into()),
+            audit_webhook_batch_max_wait: Some("soon".to_owned()),
+            audit_webhook_mode: Some("blocking-strict".to_owned()),
             ..RawAudit::default()
         },
         ..raw(dir.path())
@@ -69,6 +72,10 @@ fn every_problem_is_reported_at_once() {
         "--audit-policy-file",
         "--audit-log-mode: \"sometimes\"",
         "--audit-log-batch-buffer-size: 0",
+        "--audit-policy-file: is given, but audit events are written nowhere",
+        "--audit-webhook-batch-max-wait: \"soon\"",
+        "--audit-webhook-mode: \"blocking-strict\"",
+        "--audit-webhook-config-file: is not given",
         "--handshake-rate: 0",
         "--max-sessions: 0",
         "--hello-timeout: \"5\"",
