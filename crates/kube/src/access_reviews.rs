@@ -1,5 +1,7 @@
 //! What somebody may do, by `SubjectAccessReview`: the roles and bindings of the management cluster decide.
 
+use std::time::Duration;
+
 use k8s_openapi::api::authorization::v1::{
     NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
@@ -9,12 +11,13 @@ use moorline_model::Identity;
 use crate::{
     Connection, Lives,
     cache::{Cache, Remembered},
-    call::CallError,
+    call::{CallError, Turns},
 };
 
 /// An authorizer that asks Kubernetes.
 pub struct AccessReviews {
     connection: Connection,
+    turns: Turns,
     cache: Cache<Decision>,
 }
 
@@ -22,13 +25,24 @@ impl AccessReviews {
     /// Asks over this connection and remembers answers for so long.
     #[must_use]
     pub fn new(connection: Connection, lives: Lives) -> Self {
-        Self { connection, cache: Cache::new(lives) }
+        Self { connection, turns: Turns::default(), cache: Cache::new(lives) }
+    }
+
+    /// How long one question may take.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.connection.timeout
     }
 
     async fn ask(&self, who: &Identity, what: &Attributes<'_>) -> Result<Decision, CallError> {
         let spec = spec(who, what);
         let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
-        let status = self.connection.review(&review).await?.status.ok_or(CallError::Garbage("SubjectAccessReview"))?;
+        let status = self
+            .connection
+            .review(&self.turns, &review)
+            .await?
+            .status
+            .ok_or(CallError::Garbage("SubjectAccessReview"))?;
         if !status.allowed || status.denied == Some(true) {
             return Ok(Decision::NoOpinion);
         }
@@ -52,7 +66,7 @@ impl Authorizer for AccessReviews {
                 key.maybe(text);
             }
         });
-        let decision = self.cache.get(key, self.ask(who, what)).await;
+        let decision = self.connection.in_time(self.cache.get(key, || self.ask(who, what))).await;
         decision.map_err(|error| AuthorizerUnavailable(format!("SubjectAccessReview: {error}")))
     }
 }

@@ -3,17 +3,14 @@
 //! Keys are HMAC-SHA-256 under a key of this process: neither a token nor a hash that could be looked up elsewhere is
 //! kept. Failures are not remembered; who waits for a question that fails hears of the same failure.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use hmac::{Hmac, Mac};
-use moka::{Expiry, future};
+use moka::future;
 use moorline_model::Identity;
 use sha2::Sha256;
 
-/// How long answers are remembered.
+/// How long answers are remembered; with zero, they are asked for each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lives {
     /// A yes: whose token it is, or that somebody may. For so long at most does a right outlive its end.
@@ -22,11 +19,15 @@ pub struct Lives {
     pub no: Duration,
 }
 
-/// Bytes that all answers of one cache may take.
-pub(crate) const MAX_BYTES: u64 = 32 * 1024 * 1024;
+/// Bytes that every yes of one cache may take.
+pub(crate) const MAX_YES: u64 = 32 * 1024 * 1024;
+
+/// Bytes that every no may take. They have room of their own: anybody can cause one, with a token that they make up, and
+/// however many do so, nobody's yes is forgotten for it.
+pub(crate) const MAX_NO: u64 = 8 * 1024 * 1024;
 
 /// Bytes of one entry besides what its answer owns: key, times and links, by measurement somewhat less.
-const ENTRY: usize = 256;
+pub(crate) const ENTRY: usize = 256;
 
 /// The name under which an answer is remembered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,22 +44,24 @@ pub(crate) trait Remembered: Clone + Send + Sync + 'static {
 
 /// Answers by key.
 pub(crate) struct Cache<V> {
-    answers: future::Cache<Key, V>,
+    yes: future::Cache<Key, V>,
+    no: future::Cache<Key, V>,
     secret: Hmac<Sha256>,
+}
+
+/// Why there is nothing to remember as a yes.
+enum Miss<V, E> {
+    No(V),
+    Failed(Arc<E>),
 }
 
 impl<V: Remembered> Cache<V> {
     /// An empty cache with a key of its own.
     pub(crate) fn new(lives: Lives) -> Self {
-        let answers = future::Cache::builder()
-            .max_capacity(MAX_BYTES)
-            .weigher(|_key, answer: &V| u32::try_from(answer.size().saturating_add(ENTRY)).unwrap_or(u32::MAX))
-            .expire_after(Ends(lives))
-            .build();
         let secret: [u8; 32] = rand::random();
         #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
         let secret = Hmac::new_from_slice(&secret).expect("a key");
-        Self { answers, secret }
+        Self { yes: answers(MAX_YES, lives.yes), no: answers(MAX_NO, lives.no), secret }
     }
 
     /// The key of what `write` writes.
@@ -68,19 +71,61 @@ impl<V: Remembered> Cache<V> {
         Key(writer.0.finalize().into_bytes().into())
     }
 
-    /// The answer that is remembered, or the one that `question` brings. Of all who ask for one key at once, one asks.
-    pub(crate) async fn get<E>(&self, key: Key, question: impl Future<Output = Result<V, E>>) -> Result<V, Arc<E>>
+    /// The answer that is remembered, or the one that `question` brings. Of all who ask for one key at once, one asks;
+    /// when that one gives up, another does.
+    pub(crate) async fn get<E, Q>(&self, key: Key, question: impl FnOnce() -> Q) -> Result<V, Arc<E>>
+    where
+        E: Send + Sync + 'static,
+        Q: Future<Output = Result<V, E>>,
+    {
+        if let Some(yes) = self.yes.get(&key).await {
+            return Ok(yes);
+        }
+        if let Some(no) = self.no.get(&key).await {
+            return Ok(no);
+        }
+        // In a box, since a question is large and most requests have none.
+        Box::pin(self.ask(key, question())).await
+    }
+
+    async fn ask<E>(&self, key: Key, question: impl Future<Output = Result<V, E>>) -> Result<V, Arc<E>>
     where
         E: Send + Sync + 'static,
     {
-        self.answers.try_get_with(key, question).await
+        let asking = async {
+            // Somebody may have heard it since.
+            if let Some(no) = self.no.get(&key).await {
+                return Err(Miss::No(no));
+            }
+            let answer = question.await.map_err(|error| Miss::Failed(Arc::new(error)))?;
+            if answer.is_yes() {
+                return Ok(answer);
+            }
+            self.no.insert(key, answer.clone()).await;
+            Err(Miss::No(answer))
+        };
+        self.yes.try_get_with(key, asking).await.or_else(|miss: Arc<Miss<V, E>>| match &*miss {
+            Miss::No(answer) => Ok(answer.clone()),
+            Miss::Failed(error) => Err(Arc::clone(error)),
+        })
     }
 
+    /// How many of each are remembered, and their bytes.
     #[cfg(test)]
-    pub(crate) async fn settled(&self) -> (u64, u64) {
-        self.answers.run_pending_tasks().await;
-        (self.answers.entry_count(), self.answers.weighted_size())
+    pub(crate) async fn settled(&self) -> [(u64, u64); 2] {
+        self.yes.run_pending_tasks().await;
+        self.no.run_pending_tasks().await;
+        [&self.yes, &self.no].map(|answers| (answers.entry_count(), answers.weighted_size()))
     }
+}
+
+/// Room for so many bytes of answers, each for so long.
+fn answers<V: Remembered>(bytes: u64, life: Duration) -> future::Cache<Key, V> {
+    future::Cache::builder()
+        .max_capacity(bytes)
+        .weigher(|_key, answer: &V| u32::try_from(answer.size().saturating_add(ENTRY)).unwrap_or(u32::MAX))
+        .time_to_live(life)
+        .build()
 }
 
 /// Writes a key, part by part, so that no two different lists of parts give the same.
@@ -115,13 +160,5 @@ impl KeyWriter {
 
     fn number(&mut self, number: usize) {
         self.0.update(&(number as u64).to_be_bytes());
-    }
-}
-
-struct Ends(Lives);
-
-impl<V: Remembered> Expiry<Key, V> for Ends {
-    fn expire_after_create(&self, _key: &Key, answer: &V, _now: Instant) -> Option<Duration> {
-        Some(if answer.is_yes() { self.0.yes } else { self.0.no })
     }
 }

@@ -3,7 +3,7 @@
 //! Tokens in files are read again by kube-rs within a minute, authorities in files likewise. Nothing is dialled before
 //! the first question is asked, so a kube-apiserver that is down does not keep the server from starting.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, time::Duration};
 
 use http::uri::Scheme;
 use hyper_util::{client::legacy, rt::TokioExecutor};
@@ -13,13 +13,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use thiserror::Error;
-use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
-
-/// Questions that are under way at once; more wait within their own time. A kube-apiserver answers one in some
-/// milliseconds, so this is above ten thousand a second, and there is no limit by time: what would be a burst to it
-/// is held back by the caches and by one question for all who ask the same.
-const MAX_CALLS: usize = 128;
 
 /// Idle connections that are kept. They speak HTTP/1.1: one for each question under way.
 const MAX_IDLE: usize = 32;
@@ -31,7 +25,6 @@ const IDLE: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Connection {
     pub(crate) client: Client,
-    pub(crate) calls: Arc<Semaphore>,
     pub(crate) timeout: Duration,
 }
 
@@ -86,7 +79,18 @@ impl Connection {
 
     pub(crate) fn open(config: &Config, timeout: Duration) -> Result<Self, ConnectionError> {
         let client = client(config, timeout, Some(config.base_uri_layer()))?;
-        Ok(Self { client, calls: Arc::new(Semaphore::new(MAX_CALLS)), timeout })
+        Ok(Self { client, timeout })
+    }
+
+    /// Over anything that answers requests.
+    #[cfg(test)]
+    pub(crate) fn over<S>(service: S, timeout: Duration) -> Self
+    where
+        S: tower::Service<http::Request<Body>, Response = http::Response<Body>> + Send + Sync + 'static,
+        S::Future: Send,
+        S::Error: Into<tower::BoxError>,
+    {
+        Self { client: Client::new(service, "default"), timeout }
     }
 }
 

@@ -69,7 +69,7 @@ impl State {
     /// Who decides, as things stand. Ask for it anew for each request.
     pub(crate) fn judge(&self) -> Judge {
         match &self.access_reviews {
-            Some(reviews) => Judge::Kubernetes(Arc::clone(reviews)),
+            Some(reviews) => Judge::kubernetes(reviews),
             None => Judge::Policy(self.policy.load_full()),
         }
     }

@@ -39,13 +39,15 @@ pub(super) enum Answer {
     Endless,
     /// A body of which a byte comes now and then.
     Trickle,
+    /// Less of a body than its head announces, and the end of the connection.
+    Truncated,
     /// Nothing at all.
     Silence,
     /// The end of the connection.
     Cut,
 }
 
-type Body = BoxBody<Bytes, Infallible>;
+type Body = BoxBody<Bytes, std::io::Error>;
 
 struct Shared {
     answer: Mutex<Answer>,
@@ -106,6 +108,12 @@ impl ApiServer {
         self.shared.released.send_replace(true);
     }
 
+    /// Listens again, where it did before.
+    pub(super) async fn start_again(&self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.serving.lock().unwrap().spawn(serve(listener, Arc::clone(&self.shared)));
+    }
+
     /// Nobody listens any more, and open connections are cut.
     pub(super) async fn stop(&self) {
         let mut serving = std::mem::take(&mut *self.serving.lock().unwrap());
@@ -131,7 +139,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     shared.asked.lock().unwrap().push((path, review.clone()));
     shared.changed.notify_waiters();
     let answer = shared.answer.lock().unwrap().clone();
-    let full = |text: String| Full::new(Bytes::from(text)).boxed();
+    let full = |text: String| Full::new(Bytes::from(text)).map_err(|never: Infallible| match never {}).boxed();
     Ok(match answer {
         Answer::Status(status) => {
             review["status"] = status;
@@ -150,6 +158,15 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         Answer::Text(text) => Response::new(full(text.to_owned())),
         Answer::Endless => Response::new(pieces(" ".repeat(64 * 1024), Duration::ZERO)),
         Answer::Trickle => Response::new(pieces(" ".to_owned(), Duration::from_millis(20))),
+        Answer::Truncated => {
+            let piece = StreamBody::new(futures_util::stream::iter([
+                Ok(Frame::data(Bytes::from_static(br#"{"status":{"#))),
+                Err(std::io::Error::other("told to")),
+            ]));
+            let mut response = Response::new(piece.boxed());
+            response.headers_mut().insert(http::header::CONTENT_LENGTH, http::HeaderValue::from_static("4096"));
+            response
+        }
         Answer::Silence => std::future::pending().await,
         Answer::Cut => return Err("told to"),
     })

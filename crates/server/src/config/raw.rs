@@ -80,11 +80,13 @@ pub struct RawConfig {
     #[arg(long = "api-audiences", value_name = "AUDIENCE", env = "MOORLINE_API_AUDIENCES", value_delimiter = ',')]
     pub api_audiences: Vec<String>,
 
-    /// How long the management cluster's Kubernetes may take for an answer [default: 5s]
+    /// How long the management cluster's Kubernetes may take for an answer; a request that takes several (kubectl --as)
+    /// has three times that for all of them [default: 5s]
     #[arg(long, value_name = "DURATION", env = "MOORLINE_KUBERNETES_TIMEOUT")]
     pub kubernetes_timeout: Option<String>,
 
-    /// How long it is remembered whose token it is: so long at most does a revoked one work [default: 10s]
+    /// How long it is remembered whose token it is: so long at most does a revoked one work; 0 asks each time, here and
+    /// in the three below [default: 10s]
     #[arg(long, value_name = "DURATION", env = "MOORLINE_AUTHENTICATION_CACHE_TTL")]
     pub authentication_cache_ttl: Option<String>,
 

@@ -132,7 +132,7 @@ fn kubernetes(found: &mut Found, raw: &RawConfig) -> KubernetesConfig {
         let what = "is given, but Kubernetes decides";
         found.0.add("--authorization-policy-file", what, "leave out this or --kubernetes-authz");
     }
-    let mut ttl = |flag: &str, text: &Option<String>, default| found.span(flag, text.as_deref(), default);
+    let mut ttl = |flag: &str, text: &Option<String>, default| found.wait(flag, text.as_deref(), default);
     let token_lives = Lives {
         yes: ttl("--authentication-cache-ttl", &raw.authentication_cache_ttl, "10s"),
         no: ttl("--authentication-cache-unauthenticated-ttl", &raw.authentication_cache_unauthenticated_ttl, "5s"),
@@ -146,7 +146,7 @@ fn kubernetes(found: &mut Found, raw: &RawConfig) -> KubernetesConfig {
         authz,
         kubeconfig: raw.kubeconfig.clone(),
         audiences: raw.api_audiences.clone(),
-        timeout: ttl("--kubernetes-timeout", &raw.kubernetes_timeout, "5s"),
+        timeout: found.span("--kubernetes-timeout", raw.kubernetes_timeout.as_deref(), "5s"),
         token_lives,
         decision_lives,
     }

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use moorline_access::{Attributes, Authorizer, AuthorizerUnavailable, Decision, Permit, Policy};
 use moorline_kube::AccessReviews;
 use moorline_model::{ClusterName, Identity};
+use tokio::time::Instant;
 
 use super::{
     authn::Authenticated,
@@ -49,7 +50,23 @@ pub(crate) enum Judge {
     /// The roles and bindings of the policy file, as they are at the moment.
     Policy(Arc<Policy>),
     /// The roles and bindings of the management cluster.
-    Kubernetes(Arc<AccessReviews>),
+    Kubernetes {
+        /// Where they are asked for.
+        reviews: Arc<AccessReviews>,
+        /// When all questions of the request must have been answered.
+        until: Instant,
+    },
+}
+
+/// Times that one question may take which all questions of a request may take together: who acts as somebody is asked
+/// about value by value.
+const TIMES: u32 = 3;
+
+impl Judge {
+    /// For one request, which begins now.
+    pub(crate) fn kubernetes(reviews: &Arc<AccessReviews>) -> Self {
+        Self::Kubernetes { reviews: Arc::clone(reviews), until: Instant::now() + reviews.timeout() * TIMES }
+    }
 }
 
 impl Authorizer for Judge {
@@ -60,7 +77,14 @@ impl Authorizer for Judge {
     ) -> Result<Decision, AuthorizerUnavailable> {
         match self {
             Self::Policy(policy) => Ok(policy.decide(who, what)),
-            Self::Kubernetes(reviews) => reviews.decide(who, what).await,
+            Self::Kubernetes { reviews, until } => {
+                let decided = tokio::time::timeout_at(*until, reviews.decide(who, what)).await;
+                decided.unwrap_or_else(|_elapsed| {
+                    Err(AuthorizerUnavailable(
+                        "the questions that the request takes were not answered in time".to_owned(),
+                    ))
+                })
+            }
         }
     }
 }

@@ -127,10 +127,11 @@ fn what_is_meant_for_kubernetes_needs_kubernetes() {
         kubeconfig: Some("/nowhere/kubeconfig".into()),
         api_audiences: vec!["moorline".to_owned()],
         authentication_cache_ttl: Some("0".to_owned()),
+        kubernetes_timeout: Some("0".to_owned()),
         ..raw(dir.path())
     };
     let problems = Config::resolve(raw.clone()).unwrap_err().to_string();
-    for flag in ["--kubeconfig", "--api-audiences", "--authentication-cache-ttl"] {
+    for flag in ["--kubeconfig", "--api-audiences", "--kubernetes-timeout"] {
         assert!(problems.contains(flag), "{problems}");
     }
     let policy = dir.path().join("policy.yaml");
@@ -138,7 +139,7 @@ fn what_is_meant_for_kubernetes_needs_kubernetes() {
     let asked = RawConfig {
         kubernetes_authn: true,
         kubernetes_authz: true,
-        authentication_cache_ttl: None,
+        kubernetes_timeout: None,
         authorization_policy_file: Some(policy),
         ..raw
     };
@@ -148,6 +149,7 @@ fn what_is_meant_for_kubernetes_needs_kubernetes() {
     assert!(config.kubernetes.authn && config.kubernetes.authz);
     assert_eq!(config.kubernetes.audiences, ["moorline"]);
     assert_eq!(config.kubernetes.timeout.as_secs(), 5);
+    assert!(config.kubernetes.token_lives.yes.is_zero(), "asked each time");
 }
 
 #[test]
