@@ -8,6 +8,7 @@ mod faults;
 mod isolation;
 mod limits;
 mod losses;
+mod management;
 mod outages;
 mod people;
 mod refusals;

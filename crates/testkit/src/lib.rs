@@ -8,6 +8,7 @@ pub mod house;
 pub mod kubernetes;
 pub mod link;
 pub mod logs;
+pub mod reviewer;
 pub mod upstream;
 
 pub use eventually::{Late, eventually};
