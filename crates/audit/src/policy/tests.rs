@@ -163,3 +163,10 @@ rules:
     assert!(Policy::parse("rules: [").is_err());
     assert!(Policy::parse("").is_err());
 }
+
+#[test]
+fn the_documented_default_is_the_one_in_force() {
+    let documented = include_str!("../../../../docs/audit.md");
+    let (_comment, rules) = Policy::DEFAULT.split_once('\n').unwrap();
+    assert!(documented.contains(rules), "docs/audit.md shows another policy than policy/default.yaml");
+}

@@ -2,7 +2,9 @@
 //! in order, none lost, and no secret in any.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    fs::File,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -24,7 +26,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::house::{Agent, Server, until};
+use super::{
+    house::{Agent, Server, server_flags, until},
+    namespace::possible,
+    program::moorline,
+};
 
 /// Stands for every secret that a request can carry.
 const PLANTED: &str = "plantedsecret0123456789";
@@ -219,4 +225,51 @@ async fn every_request_of_a_scripted_load_is_in_the_audit_log_once_also_at_sigte
         events.iter().find(|event| event["verb"] == "create" && event["objectRef"]["name"] == "east").unwrap();
     assert_eq!(created["objectRef"]["resource"], "managedclusters");
     assert_eq!(created["annotations"]["authorization.k8s.io/decision"], "allow");
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_no_request_and_spoils_no_line() {
+    let test = "a_full_disk_stops_no_request_and_spoils_no_line";
+    let Some(unshare) = possible(test, "--mount", "mount -t tmpfs -o size=64k tmpfs /mnt") else { return };
+    let (directory, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let log = disk.path().join("audit.log");
+    let server = moorline(&server_flags(directory.path(), &["--audit-log-path", log.to_str().unwrap()]));
+    let mut seeing = Command::new("/usr/bin/env");
+    seeing.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").arg("unshare").args(unshare);
+    seeing.args(["sh", "-c", "mount -t tmpfs -o size=64k tmpfs \"$0\" && exec \"$@\""]).arg(disk.path());
+    seeing.arg(server.get_program()).args(server.get_args());
+    let mut server = Server::run(directory, seeing).await;
+    // As the server sees it.
+    let log = format!("/proc/{}/root{}", server.program.id(), log.display());
+    let written = || std::fs::read_to_string(&log).unwrap();
+    let (user, mut asked, mut ids) = (server.user(), 0, HashSet::new());
+    let mut take = |text: &str| {
+        for event in events(text) {
+            assert!(ids.insert(event["auditID"].as_str().unwrap().to_owned()), "twice: {event}");
+        }
+        ids.len()
+    };
+    let failures = async || server.metric_of("moorline_audit_errors_total", &["log"]).await;
+    let mut after = 0;
+    while after < 10 {
+        assert_eq!(user.get(paths::VERSION).await.unwrap().code, 200, "requests go on");
+        asked += 1;
+        assert!(asked < 2000, "the disk is not full yet");
+        after += usize::from(failures().await > 0.0);
+    }
+    let so_often = failures().await;
+    until("tried again", async || failures().await > so_often).await;
+    server.program.says(&[" WARN ", "audit events cannot be written", "No space left"]).await;
+    let before = written();
+    assert!(before.ends_with("}\n"), "half a line was taken back");
+    let so_far = take(&before);
+    assert!(so_far < asked, "{so_far} of {asked}");
+    // Somebody makes room; what had to wait is written, and nothing was lost.
+    File::options().write(true).open(&log).unwrap().set_len(0).unwrap();
+    until("the rest is written", async || written().ends_with("}\n")).await;
+    server.program.signal("TERM");
+    let root = File::open(&log).unwrap();
+    assert_eq!(server.program.ended(GRACE).await, Some(0));
+    let rest = std::io::read_to_string(root).unwrap();
+    assert_eq!(take(&rest), asked);
 }

@@ -19,6 +19,9 @@ pub(super) const MAX_URI: usize = 4096;
 /// Bytes kept of what a program calls itself, as in kube-apiserver.
 const MAX_AGENT: usize = 1024;
 
+/// Bytes kept of a method. None that anybody knows is longer.
+const MAX_METHOD: usize = 32;
+
 /// Bytes kept of each part of what a request is about, where they are read from a URI that is longer than what is kept.
 const MAX_PART: usize = 253;
 
@@ -84,7 +87,7 @@ impl Facts {
             id: head.id.clone(),
             received: SystemTime::now(),
             peer: head.peer,
-            method: head.method.clone(),
+            method: bounded_method(head.method),
             text: text.into_boxed_str(),
             uri: kept.len(),
             cut: kept.len() < uri.len(),
@@ -181,6 +184,11 @@ fn start(text: &str, most: usize) -> &str {
     text.get(..text.floor_char_boundary(most)).unwrap_or(text)
 }
 
+fn bounded_method(method: &Method) -> Method {
+    let cut = method.as_str().as_bytes().get(..MAX_METHOD);
+    cut.and_then(|cut| Method::from_bytes(cut).ok()).unwrap_or_else(|| method.clone())
+}
+
 fn bounded(mut read: RequestAttributes) -> RequestAttributes {
     let cut = |text: &mut String, most| text.truncate(text.floor_char_boundary(most));
     cut(&mut read.path, MAX_URI);
@@ -191,4 +199,44 @@ fn bounded(mut read: RequestAttributes) -> RequestAttributes {
         cut(part, MAX_PART);
     }
     read
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(method: &Method, uri: &str, agent: &str) -> Facts {
+        let (id, uri, mut headers) = (HeaderValue::from_static("id"), uri.parse().unwrap(), HeaderMap::new());
+        headers.insert(header::USER_AGENT, agent.parse().unwrap());
+        Facts::new(&Head { id: &id, method, uri: &uri, headers: &headers, peer: [127, 0, 0, 1].into() })
+    }
+
+    #[test]
+    fn whatever_is_sent_little_is_kept() {
+        let long = "a".repeat(30_000);
+        let method = Method::from_bytes(long.as_bytes()).unwrap();
+        let mut facts = facts(&method, &format!("/clusters/east/api/v1/namespaces/{long}/pods/x?watch={long}"), &long);
+        let path = format!("/api/v1/namespaces/{long}/pods/x?{long}&watch=true").parse().unwrap();
+        facts.heads_for(&"east".parse().unwrap(), &path);
+        assert!(facts.weight() < MAX_URI + MAX_AGENT + 1024, "{}", facts.weight());
+        assert_eq!((facts.uri().len(), facts.agent().unwrap().len()), (MAX_URI, MAX_AGENT));
+        assert_eq!(facts.method.as_str().len(), MAX_METHOD);
+        // What it is about is read from the whole, so that nobody hides behind a long query.
+        let about = facts.about.unwrap();
+        assert_eq!((about.resource.as_str(), about.name.as_deref()), ("pods", Some("x")));
+        assert_eq!(about.namespace.unwrap().len(), MAX_PART);
+    }
+
+    #[test]
+    fn the_path_that_the_cluster_gets_is_known() {
+        let mut named = facts(&Method::GET, "/clusters/east/api/v1/pods?x", "kubectl");
+        named.heads_for(&"east".parse().unwrap(), &"/api/v1/pods?x".parse().unwrap());
+        assert_eq!((named.inner_uri(), named.agent()), ("/api/v1/pods?x", Some("kubectl")));
+        let mut by_header = facts(&Method::GET, "/api/v1/pods", "");
+        by_header.heads_for(&"east".parse().unwrap(), &"/api/v1/pods".parse().unwrap());
+        assert_eq!((by_header.inner_uri(), by_header.agent()), ("/api/v1/pods", None));
+        // Of what is no URL of a server, only the path.
+        assert_eq!(facts(&Method::GET, "http://user:password@host/path?x", "").uri(), "/path?x");
+        assert_eq!(facts(&Method::CONNECT, "host:443", "").uri(), "");
+    }
 }

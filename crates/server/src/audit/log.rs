@@ -156,6 +156,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::audit::Mode;
 
     fn open(path: &Path) -> Log {
         Log::new(To::File(path.to_owned(), append(path).unwrap()), Rotation::default())
@@ -174,6 +175,27 @@ mod tests {
         log.append(b"three\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "three\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_opened_is_told_at_the_start() {
+        let queue = QueueConfig { mode: Mode::Batch, buffer: 1, batch: 1, wait: PAUSE };
+        let config = LogConfig { path: Some("/nowhere/audit.log".into()), rotation: Rotation::default(), queue };
+        let problems = Log::open(&config).unwrap_err().to_string();
+        assert!(problems.starts_with("--audit-log-path /nowhere/audit.log: cannot be written: "), "{problems}");
+    }
+
+    #[test]
+    fn a_large_log_goes_on_in_a_new_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.log");
+        let rotation = Rotation { max_size: Some(10), ..Rotation::default() };
+        let mut log = Log::new(To::File(path.clone(), append(&path).unwrap()), rotation);
+        log.append(b"123456\n").unwrap();
+        assert_eq!(log.aside, None);
+        log.append(b"789\nABC\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "789\nABC\n");
+        assert_eq!(fs::read_to_string(log.aside.unwrap()).unwrap(), "123456\n");
     }
 
     #[test]
