@@ -1,8 +1,15 @@
-//! What the kube-apiserver wrote down about a play: who did it, and as whom.
+//! What the kube-apiserver wrote down about a play, and what Moorline did: who did it, as whom, and what it was.
 
+use std::time::Duration;
+
+use moorline_testkit::eventually;
 use serde_json::Value;
 
 use crate::stage::Stage;
+use crate::tunnel;
+
+/// Until the events of requests that have ended are in Moorline's log, on a busy machine.
+const SOON: Duration = Duration::from_secs(20);
 
 /// The requests that kubectl made in the stage's namespace, so far.
 pub(crate) fn events(stage: &Stage) -> Vec<Value> {
@@ -16,7 +23,7 @@ pub(crate) fn events(stage: &Stage) -> Vec<Value> {
 
 /// Every request of the play was made by its callers: themselves where nothing is in between, and as impersonated
 /// by the agent, with name and groups, where something is.
-pub(crate) fn check(stage: &Stage) {
+pub(crate) async fn check(stage: &Stage) {
     let callers = [(&stage.user, Some(&stage.groups)), (&stage.powerless_user, None)];
     let who = if stage.via.is_some() { "impersonatedUser" } else { "user" };
     for event in events(stage) {
@@ -31,4 +38,36 @@ pub(crate) fn check(stage: &Stage) {
             None => assert!(event["impersonatedUser"].is_null(), "{event}"),
         }
     }
+    if let (Some(_agent), Some(house)) = (&stage.via, tunnel::built()) {
+        let theirs: Vec<Value> =
+            events(stage).into_iter().filter(|event| event["stage"] == "ResponseComplete").collect();
+        let log = house.server.directory().join("audit.log");
+        let missing = || {
+            let ours = std::fs::read_to_string(&log).unwrap();
+            let ours = ours.lines().filter(|line| line.contains(&stage.namespace));
+            let ours: Vec<Value> = ours.map(|line| serde_json::from_str(line).unwrap()).collect();
+            let missing = theirs.iter().find(|event| !ours.iter().any(|own| is_same(own, event)))?;
+            Some(format!("{missing:#} is not in {ours:#?}"))
+        };
+        // What an upgraded connection came to is written when both its ends have closed.
+        let found = eventually(SOON, async || missing().is_none().then_some(())).await;
+        assert!(found.is_ok(), "{}", missing().unwrap_or_default());
+    }
+}
+
+/// Whether both saw the same request in the same way. What a created object is called stands in its body, which only
+/// the kube-apiserver reads.
+fn is_same(own: &Value, event: &Value) -> bool {
+    let uri = own["requestURI"].as_str().unwrap_or_default();
+    let inner = uri.strip_prefix("/clusters/").and_then(|rest| rest.find('/').map(|at| &rest[at..])).unwrap_or(uri);
+    let (object, seen) = (&own["objectRef"], &event["objectRef"]);
+    let fields = ["resource", "namespace", "apiGroup", "apiVersion", "subresource"];
+    own["stage"] == "ResponseComplete"
+        && event["requestURI"] == inner
+        && own["verb"] == event["verb"]
+        && own["user"]["username"] == event["impersonatedUser"]["username"]
+        && own["userAgent"] == event["userAgent"]
+        && own["responseStatus"]["code"] == event["responseStatus"]["code"]
+        && fields.iter().all(|field| object[field] == seen[field])
+        && (event["verb"] == "create" || object["name"] == seen["name"])
 }

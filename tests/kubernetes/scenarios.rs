@@ -44,7 +44,7 @@ macro_rules! play {
             async fn $scenario() {
                 if let Some(stage) = $stage(moorline_testkit::kubernetes::Kubectl::$version).await {
                     crate::scenarios::$module::$scenario(&stage).await;
-                    crate::audit::check(&stage);
+                    crate::audit::check(&stage).await;
                 }
             }
         )+)+
