@@ -36,7 +36,8 @@ Examples:
   On a workstation, for the cluster of a kubeconfig:
     moorline-agent --management-cluster-addr hub.example.com --cert-dir ./certs --kubeconfig ~/.kube/config --context kind
 
-HTTPS_PROXY and NO_PROXY are honoured for the way to the management cluster.";
+HTTPS_PROXY and NO_PROXY are honoured for the way to the management cluster. Where a flag may be repeated, its variable
+holds one value a line.";
 
 fn main() -> ExitCode {
     let flags = Flags::parse();

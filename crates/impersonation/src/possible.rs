@@ -41,6 +41,14 @@ impl Narrowing {
     }
 }
 
+impl Names {
+    /// Whether anybody may be called as a rule of [`Narrowing`] says.
+    #[must_use]
+    pub fn may_be(&self, rule: &str) -> bool {
+        EVERYBODY.contains(&rule) || !possible(self, &[rule.to_owned()], &[]).is_empty()
+    }
+}
+
 impl Name {
     /// What a rule of [`Narrowing`] is about.
     fn of_rule(rule: &str) -> Self {

@@ -26,10 +26,10 @@ pub(crate) fn resolve(raw: &RawConfig, warnings: &mut Vec<String>, problems: &mu
         ("--allow-group", &raw.allow_groups, &mut narrowing.allow_groups),
     ];
     for (field, rules, list) in lists {
-        if rules.iter().any(|rule| rule.trim().is_empty()) {
-            problems.add(field, "holds an empty rule", "write a name, or the beginning of names followed by *");
+        for rule in rules {
+            check(field, rule.trim(), problems);
+            list.push(rule.trim().to_owned());
         }
-        list.extend(rules.iter().map(|rule| rule.trim().to_owned()));
     }
     let prefixes = [
         prefix("--user-prefix", raw.user_prefix.as_deref(), problems),
@@ -41,7 +41,32 @@ pub(crate) fn resolve(raw: &RawConfig, warnings: &mut Vec<String>, problems: &mu
         groups: Names::new(groups, names("--map-group", &raw.map_groups, problems)),
     };
     narrowing.passed = Passed { uid: !raw.no_uid, extra: extra_keys(raw, problems) };
+    for (field, rules, names) in [
+        ("--deny-user", &raw.deny_users, &narrowing.mapping.users),
+        ("--deny-group", &raw.deny_groups, &narrowing.mapping.groups),
+        ("--allow-user", &raw.allow_users, &narrowing.mapping.users),
+        ("--allow-group", &raw.allow_groups, &narrowing.mapping.groups),
+    ] {
+        for rule in rules.iter().filter(|rule| !names.may_be(rule.trim())) {
+            warnings.push(format!(
+                "{field} {rule:?} is about nobody: rules are about the names that prefixes and mappings give"
+            ));
+        }
+    }
     narrowing
+}
+
+/// A rule that would silently be about somebody else than was meant is refused.
+fn check(field: &str, rule: &str, problems: &mut Problems) {
+    const REMEDY: &str = "write a name, or the beginning of names followed by *";
+    if rule.is_empty() {
+        problems.add(field, "holds an empty rule", REMEDY);
+    } else if rule.trim_end_matches('*').contains('*') || rule.ends_with("**") {
+        problems.add(field, format!("{rule:?} has a * before its end"), REMEDY);
+    } else if rule.contains(',') && !rule.contains('=') && !rule.ends_with('*') {
+        let remedy = "repeat the flag for each name; for a name with a comma, write what is before the comma and *";
+        problems.add(field, format!("{rule:?} is one rule, and looks like several"), remedy);
+    }
 }
 
 fn extra_keys(raw: &RawConfig, problems: &mut Problems) -> Option<BTreeSet<String>> {

@@ -1,4 +1,6 @@
 //! The configuration as written: flags, each with its environment variable. Nothing is checked here.
+//!
+//! Lists of names are one a line in a variable, and a flag for each: names of directories hold commas.
 
 use std::path::PathBuf;
 
@@ -58,31 +60,31 @@ pub struct RawConfig {
 
     /// User whom the server may not act as in this cluster (NAME, or PREFIX*), besides the default ones; may be repeated.
     /// Rules are about names as mappings and prefixes make them
-    #[arg(long = "deny-user", value_name = "RULE", env = "MOORLINE_DENY_USERS", value_delimiter = ',')]
+    #[arg(long = "deny-user", value_name = "RULE", env = "MOORLINE_DENY_USERS", value_delimiter = '\n')]
     pub deny_users: Vec<String>,
 
     /// Group whose members the server may not act as in this cluster (NAME, or PREFIX*), besides the default ones;
     /// may be repeated
-    #[arg(long = "deny-group", value_name = "RULE", env = "MOORLINE_DENY_GROUPS", value_delimiter = ',')]
+    #[arg(long = "deny-group", value_name = "RULE", env = "MOORLINE_DENY_GROUPS", value_delimiter = '\n')]
     pub deny_groups: Vec<String>,
 
     /// The only users whom the server may act as in this cluster (NAME, or PREFIX*) [default: all]; may be repeated
-    #[arg(long = "allow-user", value_name = "RULE", env = "MOORLINE_ALLOW_USERS", value_delimiter = ',')]
+    #[arg(long = "allow-user", value_name = "RULE", env = "MOORLINE_ALLOW_USERS", value_delimiter = '\n')]
     pub allow_users: Vec<String>,
 
     /// The only groups of which members may be (NAME, or PREFIX*), besides system:authenticated [default: all];
     /// may be repeated
-    #[arg(long = "allow-group", value_name = "RULE", env = "MOORLINE_ALLOW_GROUPS", value_delimiter = ',')]
+    #[arg(long = "allow-group", value_name = "RULE", env = "MOORLINE_ALLOW_GROUPS", value_delimiter = '\n')]
     pub allow_groups: Vec<String>,
 
     /// What a user of the management side is called here (FROM=TO), and nobody else is; may be repeated. Who has no
     /// mapping gets --user-prefix
-    #[arg(long = "map-user", value_name = "FROM=TO", env = "MOORLINE_MAP_USERS", value_delimiter = ',')]
+    #[arg(long = "map-user", value_name = "FROM=TO", env = "MOORLINE_MAP_USERS", value_delimiter = '\n')]
     pub map_users: Vec<String>,
 
     /// What a group of the management side is called here (FROM=TO), and no other is; may be repeated. What has no
     /// mapping gets --group-prefix
-    #[arg(long = "map-group", value_name = "FROM=TO", env = "MOORLINE_MAP_GROUPS", value_delimiter = ',')]
+    #[arg(long = "map-group", value_name = "FROM=TO", env = "MOORLINE_MAP_GROUPS", value_delimiter = '\n')]
     pub map_groups: Vec<String>,
 
     /// Put before the names of users of the management side [default: nothing]
@@ -94,7 +96,7 @@ pub struct RawConfig {
     pub group_prefix: Option<String>,
 
     /// The only extra values of users that are passed on, by their keys [default: all]; may be repeated
-    #[arg(long = "extra-key", value_name = "KEY", env = "MOORLINE_EXTRA_KEYS", value_delimiter = ',')]
+    #[arg(long = "extra-key", value_name = "KEY", env = "MOORLINE_EXTRA_KEYS", value_delimiter = '\n')]
     pub extra_keys: Vec<String>,
 
     /// Pass on no extra values of users

@@ -109,6 +109,25 @@ fn names_and_prefixes_are_checked() {
 }
 
 #[test]
+fn rules_that_do_not_do_what_they_seem_to_are_told() {
+    let bench = Bench::new();
+    let rules = ["", "a*b", "a**", "*", "ann,bob", "cn=ann,dc=x", "Doe*"].map(str::to_owned);
+    let problems = bench.problems(&RawConfig { deny_users: rules.to_vec(), ..bench.raw() });
+    let whats: Vec<&str> = problems.iter().map(|problem| problem.what.split(' ').next().unwrap()).collect();
+    assert_eq!(whats, ["holds", "\"a*b\"", "\"a**\"", "\"ann,bob\""]);
+    let raw = RawConfig {
+        user_prefix: Some("hub:".to_owned()),
+        map_users: vec!["root=local-root".to_owned()],
+        deny_users: ["ann", "hub:bob", "h*", "local-root", "x*"].map(str::to_owned).to_vec(),
+        allow_groups: vec!["system:authenticated".to_owned(), "dev".to_owned()],
+        ..bench.raw()
+    };
+    let warnings = bench.resolve(&raw).unwrap().warnings;
+    let about: Vec<_> = warnings.iter().filter_map(|warning| warning.split(" is about nobody").next()).collect();
+    assert_eq!(about[about.len() - 2..], ["--deny-user \"ann\"", "--deny-user \"x*\""], "{warnings:?}");
+}
+
+#[test]
 fn addresses_of_the_server() {
     let bench = Bench::new();
     for (text, wanted) in [

@@ -84,8 +84,8 @@ fn rules_say_what_the_flags_say() {
             ],
         ),
         (
-            flags(|raw| raw.allow_groups = owned(&["a,b"])),
-            &[users, "| impersonate /groups a,b,system:authenticated,system:unauthenticated", REST, accounts],
+            flags(|raw| raw.allow_groups = owned(&["cn=a,dc=b"])),
+            &[users, "| impersonate /groups cn=a,dc=b,system:authenticated,system:unauthenticated", REST, accounts],
         ),
         (
             flags(|raw| {

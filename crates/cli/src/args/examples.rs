@@ -25,7 +25,9 @@ Examples:
 pub(super) const AGENT: &str = "\
 Examples:
   moorline agent --management-cluster-addr hub.example.com:9449
-  moorline agent --management-cluster-addr hub.example.com --cert-dir ./west --kubeconfig ~/.kube/config --context west";
+  moorline agent --management-cluster-addr hub.example.com --cert-dir ./west --kubeconfig ~/.kube/config --context west
+
+Where a flag may be repeated, its variable holds one value a line.";
 
 pub(super) const RBAC: &str = "\
 Examples:
