@@ -19,11 +19,11 @@ const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 /// Tokens and users of the management side, all in the group `dev` but the last.
 const TOKENS: &str = "\
     least-admin-1d3a,admin,,\"moorline:admins\"\n\
-    least-ann-77c2,ann,7,\"dev\"\n\
+    least-lea-77c2,lea,7,\"dev\"\n\
     least-root-90be,root,,\"dev\"\n\
     least-eve-4d15,eve,,\"dev\"\n\
-    least-ops-6a01,ann@ops,,\"ops\"\n";
-const ANN: &str = "least-ann-77c2";
+    least-ops-6a01,lea@ops,,\"ops\"\n";
+const LEA: &str = "least-lea-77c2";
 const ROOT: &str = "least-root-90be";
 const EVE: &str = "least-eve-4d15";
 const OPS: &str = "least-ops-6a01";
@@ -92,11 +92,11 @@ impl House {
             namespace: "default".into(),
         };
         let house = Self { server, cluster, agent, thief, _logs: logs };
-        let ann = house.user(ANN);
+        let lea = house.user(LEA);
         let version = format!("/clusters/{name}/version");
-        let through = async || ann.get(&version).await.ok().filter(|answer| answer.code == StatusCode::OK);
+        let through = async || lea.get(&version).await.ok().filter(|answer| answer.code == StatusCode::OK);
         if eventually(LIMIT * 2, through).await.is_err() {
-            panic!("ann does not get through: {:?}", ann.get(&version).await);
+            panic!("lea does not get through: {:?}", lea.get(&version).await);
         }
         Some(house)
     }
@@ -154,13 +154,13 @@ async fn names_are_all_that_the_agent_can_be() {
     let flags = |raw: &mut RawConfig| {
         (raw.user_prefix, raw.group_prefix) = (Some("hub:".to_owned()), Some("hub:".to_owned()));
         raw.map_users = owned(&["root=local-root"]);
-        raw.allow_users = owned(&["hub:ann", "local-root", "system:serviceaccount:default:till"]);
+        raw.allow_users = owned(&["hub:lea", "local-root", "system:serviceaccount:default:till"]);
         raw.allow_groups = owned(&["hub:dev"]);
         raw.extra_keys = owned(&["example.com/team"]);
         raw.no_uid = true;
     };
     let Some(house) = House::with(NAME, None, flags).await else { return };
-    for (token, user) in [(ANN, "hub:ann"), (ROOT, "local-root")] {
+    for (token, user) in [(LEA, "hub:lea"), (ROOT, "local-root")] {
         let answer = house.whoami(NAME, token).await;
         assert_eq!(answer.code, StatusCode::CREATED, "{}", answer.body);
         let said: Value = serde_json::from_str(&answer.body).unwrap();
@@ -175,15 +175,15 @@ async fn names_are_all_that_the_agent_can_be() {
     assert_eq!(house.refused_by_the_agent().await - before, 2.0);
     house.is_nobody().await;
     for (acting, good) in [
-        (&["--as=hub:ann"][..], true),
+        (&["--as=hub:lea"][..], true),
         (&["--as=local-root", "--as-group=hub:dev", "--as-group=system:authenticated"], true),
-        (&["--as=hub:ann", "--as-user-extra=example.com/team=a"], true),
-        (&["--as=hub:ann", "--as-user-extra=example.com/other=a"], false),
-        (&["--as=hub:ann", "--as-uid=1"], false),
-        (&["--as=hub:ann", "--as-group=hub:ops"], false),
-        (&["--as=hub:ann", "--as-group=system:masters"], false),
+        (&["--as=hub:lea", "--as-user-extra=example.com/team=a"], true),
+        (&["--as=hub:lea", "--as-user-extra=example.com/other=a"], false),
+        (&["--as=hub:lea", "--as-uid=1"], false),
+        (&["--as=hub:lea", "--as-group=hub:ops"], false),
+        (&["--as=hub:lea", "--as-group=system:masters"], false),
         (&["--as=hub:eve"], false),
-        (&["--as=ann"], false),
+        (&["--as=lea"], false),
         (&["--as=system:admin"], false),
         (&["--as=system:serviceaccount:default:till"], false),
     ] {
@@ -200,7 +200,7 @@ async fn an_agent_for_everybody_can_be_anybody_and_do_nothing_itself() {
     let Some(house) = House::with(NAME, None, flags).await else { return };
     let answer = house.whoami(NAME, ROOT).await;
     assert!(answer.body.contains("system:serviceaccount:least-open:agent"), "{}", answer.body);
-    let said: Value = serde_json::from_str(&house.whoami(NAME, ANN).await.body).unwrap();
+    let said: Value = serde_json::from_str(&house.whoami(NAME, LEA).await.body).unwrap();
     assert_eq!(said["status"]["userInfo"]["uid"], "7");
     house.is_nobody().await;
     for acting in [
@@ -215,7 +215,7 @@ async fn an_agent_for_everybody_can_be_anybody_and_do_nothing_itself() {
 async fn one_service_account_is_not_its_neighbour() {
     const NAME: &str = "least-account";
     let flags = |raw: &mut RawConfig| {
-        raw.allow_users = owned(&["ann", "system:serviceaccount:default:till"]);
+        raw.allow_users = owned(&["lea", "system:serviceaccount:default:till"]);
     };
     let Some(house) = House::with(NAME, None, flags).await else { return };
     for (account, good) in [("default:till", true), ("default:bill", false), ("least-account:till", false)] {
@@ -228,34 +228,34 @@ async fn one_service_account_is_not_its_neighbour() {
 async fn constrained_impersonation_bounds_what_users_do_through_the_agent() {
     const NAME: &str = "least-constrained";
     let flags = |raw: &mut RawConfig| {
-        raw.allow_users = owned(&["ann", "system:serviceaccount:default:till"]);
+        raw.allow_users = owned(&["lea", "system:serviceaccount:default:till"]);
         raw.allow_groups = owned(&["dev"]);
         raw.extra_keys = owned(&["example.com/team"]);
     };
     let Some(house) = House::with(NAME, Some(&["get", "list", "watch"]), flags).await else { return };
-    house.cluster.plane.grant_everything("ann").await.unwrap();
-    let ann = house.user(ANN);
+    house.cluster.plane.grant_everything("lea").await.unwrap();
+    let lea = house.user(LEA);
     let maps = format!("/clusters/{NAME}/api/v1/namespaces/default/configmaps");
-    let listed = async || ann.get(&maps).await.ok().filter(|answer| answer.code == StatusCode::OK);
+    let listed = async || lea.get(&maps).await.ok().filter(|answer| answer.code == StatusCode::OK);
     eventually(LIMIT, listed).await.unwrap();
     let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": NAME } }).to_string();
-    let mut request = ann.request_with(Method::POST, &maps, full(map));
+    let mut request = lea.request_with(Method::POST, &maps, full(map));
     request.headers_mut().insert("content-type", "application/json".parse().unwrap());
-    let answer = ann.ask(request).await.unwrap();
+    let answer = lea.ask(request).await.unwrap();
     assert_eq!(answer.code, StatusCode::FORBIDDEN, "{}", answer.body);
     assert!(answer.body.contains("impersonate-on:user-info:create"), "{}", answer.body);
     house.is_nobody().await;
     for (acting, good) in [
-        (&["--as=ann", "--as-group=dev", "--as-group=system:authenticated", "--as-uid=7"][..], true),
-        (&["--as=ann", "--as-user-extra=example.com/team=a"], true),
-        (&["--as=ann", "--as-user-extra=example.com/other=a"], false),
-        (&["--as=ann", "--as-group=ops"], false),
-        (&["--as=ann", "--as-group=system:masters"], false),
+        (&["--as=lea", "--as-group=dev", "--as-group=system:authenticated", "--as-uid=7"][..], true),
+        (&["--as=lea", "--as-user-extra=example.com/team=a"], true),
+        (&["--as=lea", "--as-user-extra=example.com/other=a"], false),
+        (&["--as=lea", "--as-group=ops"], false),
+        (&["--as=lea", "--as-group=system:masters"], false),
         (&["--as=bob"], false),
         (&["--as=system:serviceaccount:default:till"], false),
     ] {
         assert_eq!(house.steals(acting).await, good, "{acting:?}");
     }
     let events = house.cluster.plane.audit_events("impersonationConstraint").unwrap();
-    assert!(events.iter().any(|event| event["impersonatedUser"]["username"] == "ann"), "{}", events.len());
+    assert!(events.iter().any(|event| event["impersonatedUser"]["username"] == "lea"), "{}", events.len());
 }

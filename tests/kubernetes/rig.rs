@@ -27,7 +27,7 @@ async fn an_agent_may_impersonate_and_nothing_else() {
     let plane = &cluster.plane;
     let token = plane.create_agent_service_account("agents", "agent").await.unwrap();
     let rules = json!([{ "apiGroups": [""], "resources": ["pods"], "verbs": ["list"] }]);
-    plane.grant("rita", &rules).await.unwrap();
+    plane.grant("rosa", &rules).await.unwrap();
 
     let agent = plane.api().with_token(&token);
     let review = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview" });
@@ -45,17 +45,17 @@ async fn an_agent_may_impersonate_and_nothing_else() {
         prefix: String::new(),
         namespace: "default".into(),
     };
-    let as_rita = ["--as=rita", "--as-group=readers", "--as-uid=42"];
-    kube.ok(&[&["get", "pods"], &as_rita[..]].concat()).await;
-    let whoami = kube.json(&[&["auth", "whoami"], &as_rita[..]].concat()).await;
+    let as_rosa = ["--as=rosa", "--as-group=readers", "--as-uid=42"];
+    kube.ok(&[&["get", "pods"], &as_rosa[..]].concat()).await;
+    let whoami = kube.json(&[&["auth", "whoami"], &as_rosa[..]].concat()).await;
     let info = &whoami["status"]["userInfo"];
-    assert_eq!((&info["username"], &info["uid"]), (&json!("rita"), &json!("42")));
+    assert_eq!((&info["username"], &info["uid"]), (&json!("rosa"), &json!("42")));
     assert_eq!(info["groups"], json!(["readers", "system:authenticated"]));
-    let secrets = kube.run(&["get", "secrets", "--as=rita"]).await;
-    assert!(secrets.stderr.contains("User \"rita\" cannot list"), "{secrets:?}");
+    let secrets = kube.run(&["get", "secrets", "--as=rosa"]).await;
+    assert!(secrets.stderr.contains("User \"rosa\" cannot list"), "{secrets:?}");
 
-    let events = plane.audit_events("rita").unwrap();
-    let impersonated = events.iter().find(|event| event["impersonatedUser"]["username"] == "rita");
+    let events = plane.audit_events("rosa").unwrap();
+    let impersonated = events.iter().find(|event| event["impersonatedUser"]["username"] == "rosa");
     assert_eq!(impersonated.unwrap()["user"]["username"], "system:serviceaccount:agents:agent");
 }
 
