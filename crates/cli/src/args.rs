@@ -1,6 +1,7 @@
 //! The command line as it is typed. What it means is worked out in `connection` and in the commands.
 
 mod examples;
+mod login;
 
 use std::path::PathBuf;
 
@@ -9,6 +10,8 @@ use clap_complete::Shell;
 use moorline_process::logs;
 
 use crate::printer::Format;
+
+pub(crate) use self::login::{CredentialArgs, GatewayArgs, Grant, IssuerArgs, LoginArgs};
 
 /// Everything that can be typed.
 #[derive(Debug, Parser)]
@@ -48,6 +51,12 @@ pub(crate) enum Command {
     /// Write a context with which plain kubectl reaches a managed cluster
     #[command(after_help = examples::KUBECONFIG)]
     Kubeconfig(KubeconfigArgs),
+    /// Log in with an issuer of OpenID Connect tokens, and let kubectl use the tokens
+    #[command(after_help = examples::LOGIN)]
+    Login(Box<LoginArgs>),
+    /// Print the token of the last login for kubectl, as its credential plugin
+    #[command(after_help = examples::CREDENTIAL)]
+    Credential(CredentialArgs),
     /// Show which clusters are connected
     #[command(after_help = examples::STATUS)]
     Status(StatusArgs),

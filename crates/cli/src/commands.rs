@@ -3,8 +3,10 @@
 mod auth;
 mod cluster;
 mod completion;
+mod credential;
 mod enrolment;
 mod kubeconfig;
+mod login;
 mod programs;
 mod quickstart;
 mod rbac;
@@ -24,6 +26,8 @@ pub(crate) async fn run(cli: Cli, printer: &mut Printer<'_>) -> Result<(), Failu
     match cli.command {
         Command::Auth(command) => auth::run(command, printer).await,
         Command::Cluster(command) => cluster::run(command, printer).await,
+        Command::Credential(args) => credential::run(&args, printer).await,
+        Command::Login(args) => login::run(&args, printer).await,
         Command::Kubeconfig(args) => kubeconfig::run(&args, printer).await,
         Command::Status(args) => status::run(&args, printer).await,
         Command::Completion { shell } => completion::run(shell, printer),

@@ -12,7 +12,11 @@ use http::{Uri, uri::Scheme};
 use moorline_pki::{certificates_from_pem, private_key_from_pem};
 use moorline_server::bootstrap::StateDir;
 
-use crate::{args::ConnectArgs, failure::Failure, kubeconfig::Credential};
+use crate::{
+    args::{ConnectArgs, GatewayArgs},
+    failure::Failure,
+    kubeconfig::Credential,
+};
 
 /// The file in a quickstart's state directory that says where its gateway listens.
 pub(crate) const GATEWAY_URL: &str = "gateway-url";
@@ -35,6 +39,21 @@ pub(crate) struct Connection {
 impl Connection {
     /// Flags first, then the environment, then the state directory.
     pub(crate) fn resolve(args: &ConnectArgs) -> Result<Self, Failure> {
+        Self::resolve_as(args, credential(args))
+    }
+
+    /// The same, for somebody who will log in: the credential is an empty token.
+    pub(crate) fn before_login(args: &GatewayArgs) -> Result<Self, Failure> {
+        let args = ConnectArgs {
+            server: args.server.clone(),
+            certificate_authority: args.certificate_authority.clone(),
+            state_dir: args.state_dir.clone(),
+            ..ConnectArgs::default()
+        };
+        Self::resolve_as(&args, Some(Ok(Credential::Token(String::new()))))
+    }
+
+    fn resolve_as(args: &ConnectArgs, given: Option<Result<Credential, String>>) -> Result<Self, Failure> {
         let known = Known::find(args)?;
         let mut problems = Vec::new();
         let server = known_or(args.server.clone(), known.server, "--server: no gateway is named", &mut problems);
@@ -44,7 +63,7 @@ impl Connection {
             None => known_or(None, known.authorities, "--certificate-authority: no authority is named", &mut problems),
         };
         let authorities = authorities.and_then(|pem| note(checked_authorities(pem, args), &mut problems));
-        let credential = match credential(args) {
+        let credential = match given {
             Some(given) => note(given, &mut problems),
             None => {
                 known_or(None, known.credential, "--token-file: no token and no certificate is given", &mut problems)

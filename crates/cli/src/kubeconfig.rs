@@ -1,6 +1,6 @@
 //! Kubeconfig files: reading what connects to a gateway, and adding contexts without harming what is there.
 //!
-//! Used by the commands `kubeconfig` and `quickstart`, and by everything that takes its connection from a state
+//! Used by the commands `kubeconfig`, `login` and `quickstart`, and by everything that takes its connection from a state
 //! directory. Touches the named file, its lock and its backup, and nothing else.
 
 mod file;
@@ -9,7 +9,7 @@ mod node;
 
 pub(crate) use self::{
     file::{Kept, default_path, read, update},
-    merge::{Credential, Entry, render},
+    merge::{Credential, EXEC_API, Entry, User, render},
     node::Node,
 };
 

@@ -9,6 +9,7 @@ mod commands;
 mod connection;
 mod failure;
 mod kubeconfig;
+mod login;
 mod printer;
 
 use std::process::ExitCode;

@@ -54,6 +54,11 @@ func run() error {
 		return err
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	// A refresh token is good for one use, to the moment.
+	refresh, err := server.NewRefreshTokenPolicy(logger, false, "", "", "0s")
+	if err != nil {
+		return err
+	}
 	server.ConnectorsConfig[directory] = func() server.ConnectorConfig { return people }
 	handler, err := server.NewServer(context.Background(), server.Config{
 		Issuer:             "https://" + listener.Addr().String() + "/dex",
@@ -62,6 +67,7 @@ func run() error {
 		PasswordConnector:  directory,
 		RotateKeysAfter:    *rotate,
 		IDTokensValidFor:   *tokens,
+		RefreshTokenPolicy: refresh,
 		Logger:             logger,
 	})
 	if err != nil {

@@ -109,6 +109,21 @@ Examples:
   moorline kubeconfig west --set-current --kubeconfig ./kubeconfig
   moorline kubeconfig west --stdout > west.yaml";
 
+pub(super) const LOGIN: &str = "\
+Examples:
+  moorline login --server https://gateway.example:9443 --certificate-authority ca.crt \\
+      --issuer-url https://login.example.com --client-id moorline --cluster west
+  moorline login --issuer-url https://login.example.com --client-id moorline --grant device-code
+
+The client must be a public one, with the redirect URI http://localhost (any port). Tokens are kept in the directory
+moorline/tokens of your cache directory, readable for you only; kubectl asks `moorline credential` for them.";
+
+pub(super) const CREDENTIAL: &str = "\
+Examples:
+  moorline credential --issuer-url https://login.example.com --client-id moorline
+
+Contexts that `moorline login` writes let kubectl run it. It refreshes the token where it is about to end.";
+
 pub(super) const STATUS: &str = "\
 Examples:
   moorline status

@@ -1,5 +1,7 @@
 //! `moorline kubeconfig NAME`: a context with which plain kubectl reaches the cluster through the gateway.
 
+use std::path::Path;
+
 use moorline_api::paths;
 use moorline_model::ClusterName;
 use serde_json::Value;
@@ -10,7 +12,7 @@ use crate::{
     client::Client,
     connection::Connection,
     failure::Failure,
-    kubeconfig::{self, Entry, Kept, context_name},
+    kubeconfig::{self, Entry, Kept, User, context_name},
     printer::Printer,
 };
 
@@ -23,10 +25,20 @@ pub(super) async fn run(args: &KubeconfigArgs, printer: &mut Printer<'_>) -> Res
         let yaml = kubeconfig::render(&entry).map_err(|error| Failure::because("cannot write the context", &error))?;
         return printer.text(&yaml);
     }
-    let path = args.kubeconfig.clone().or_else(kubeconfig::default_path).ok_or_else(|| {
+    write(&entry, args.kubeconfig.as_deref(), args.set_current, printer)
+}
+
+/// Adds the context to the named file, or to kubectl's own.
+pub(super) fn write(
+    entry: &Entry,
+    path: Option<&Path>,
+    set_current: bool,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let path = path.map(Path::to_owned).or_else(kubeconfig::default_path).ok_or_else(|| {
         Failure::bad_input(["--kubeconfig: no file is named, and there is no home directory".to_owned()])
     })?;
-    let kept = kubeconfig::update(&path, &entry, args.set_current)?;
+    let kept = kubeconfig::update(&path, entry, set_current)?;
     printer.line(&format!("context {:?} written to {}", entry.name, path.display()))?;
     if let Kept::CommentsIn(backup) = kept {
         printer.note(&format!(
@@ -44,6 +56,6 @@ pub(super) fn entry(name: &ClusterName, connection: Connection) -> Entry {
         name: context_name(name.as_str()),
         server: connection.url(&paths::kubernetes(name)),
         authorities: connection.authorities,
-        credential: connection.credential,
+        user: User::Shows(connection.credential),
     }
 }

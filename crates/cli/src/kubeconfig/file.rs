@@ -121,14 +121,17 @@ impl Drop for Lock {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::{super::Credential, *};
+    use super::{
+        super::{Credential, User},
+        *,
+    };
 
     fn entry() -> Entry {
         Entry {
             name: "moorline-demo".to_owned(),
             server: "https://h:1/clusters/demo".to_owned(),
             authorities: "CA".to_owned(),
-            credential: Credential::Token("t".to_owned()),
+            user: User::Shows(Credential::Token("t".to_owned())),
         }
     }
 

@@ -5,6 +5,9 @@ use thiserror::Error;
 
 use super::node::{InvalidYaml, Node};
 
+/// What kubectl and its credential plugins speak; kubectl knows it since 1.22.
+pub(crate) const EXEC_API: &str = "client.authentication.k8s.io/v1";
+
 /// What a context needs to be.
 #[derive(Clone)]
 pub(crate) struct Entry {
@@ -14,7 +17,16 @@ pub(crate) struct Entry {
     pub(crate) server: String,
     /// The authorities of the gateway, PEM.
     pub(crate) authorities: String,
-    pub(crate) credential: Credential,
+    pub(crate) user: User,
+}
+
+/// What the user of a context has. No `Debug`: it may be a secret.
+#[derive(Clone)]
+pub(crate) enum User {
+    /// The credential itself.
+    Shows(Credential),
+    /// This program with these arguments, which prints a credential whenever kubectl needs one.
+    Runs(Vec<String>),
 }
 
 /// How the user proves who they are. No `Debug`: it is a secret.
@@ -51,9 +63,10 @@ pub(crate) fn merge(config: &mut Node, entry: &Entry, make_current: bool) -> Res
     context.set("user", Node::text(&entry.name));
 
     let user = named(config, "users", &entry.name, "user")?;
-    *user = match &entry.credential {
-        Credential::Token(token) => Node::map([("token", Node::text(token))]),
-        Credential::Certificate(certificate, key) => {
+    *user = match &entry.user {
+        User::Runs(arguments) => Node::map([("exec", exec(arguments))]),
+        User::Shows(Credential::Token(token)) => Node::map([("token", Node::text(token))]),
+        User::Shows(Credential::Certificate(certificate, key)) => {
             Node::map([("client-certificate-data", encoded(certificate)), ("client-key-data", encoded(key))])
         }
     };
@@ -109,6 +122,18 @@ fn named<'a>(
     Ok(found)
 }
 
+/// A credential plugin of kubectl: <https://kubernetes.io/docs/reference/config-api/client-authentication.v1/>.
+fn exec(arguments: &[String]) -> Node {
+    Node::map([
+        ("apiVersion", Node::text(EXEC_API)),
+        ("command", Node::text("moorline")),
+        ("args", Node::List(arguments.iter().map(Node::text).collect())),
+        ("interactiveMode", Node::text("IfAvailable")),
+        ("provideClusterInfo", Node::Bool(false)),
+        ("installHint", Node::text("kubectl gets its tokens from the program moorline: put it on the PATH")),
+    ])
+}
+
 fn encoded(pem: &str) -> Node {
     Node::text(BASE64_STANDARD.encode(pem))
 }
@@ -122,7 +147,7 @@ mod tests {
             name: "moorline-demo".to_owned(),
             server: "https://127.0.0.1:9443/clusters/demo".to_owned(),
             authorities: "CA".to_owned(),
-            credential,
+            user: User::Shows(credential),
         }
     }
 
@@ -237,5 +262,18 @@ current-context: moorline-demo
             let mut config = Node::parse(yaml).unwrap();
             assert!(merge(&mut config, &entry(Credential::Token("t".to_owned())), true).is_err(), "{yaml}");
         }
+    }
+
+    #[test]
+    fn a_plugin_takes_the_place_of_a_token() {
+        let mut config = Node::parse(FOREIGN).unwrap();
+        merge(&mut config, &entry(Credential::Token("t".to_owned())), false).unwrap();
+        let runs = User::Runs(vec!["credential".to_owned(), "--client-id=x".to_owned()]);
+        merge(&mut config, &Entry { user: runs, ..entry(Credential::Token(String::new())) }, false).unwrap();
+        let user = named(&mut config, "users", "moorline-demo", "user").unwrap().clone();
+        assert_eq!(user.at("token"), None);
+        let exec = user.at("exec").unwrap();
+        assert_eq!(exec.at("interactiveMode"), Some(&Node::text("IfAvailable")));
+        assert_eq!(exec.at("args"), Some(&Node::List(vec![Node::text("credential"), Node::text("--client-id=x")])));
     }
 }
