@@ -54,6 +54,14 @@ pub(crate) fn complete(whom: Identity) -> Result<Identity, InvalidIdentity> {
     whom.with_groups(groups)
 }
 
+/// Who asks without any credential, where that is allowed at all: one user, in one group, who has no right but what rules
+/// give to either.
+#[must_use]
+pub fn anonymous() -> Identity {
+    #[expect(clippy::expect_used, reason = "both are short and have no control characters")]
+    Identity::new(ANONYMOUS).and_then(|nobody| nobody.with_groups([UNAUTHENTICATED])).expect("a name and a group")
+}
+
 /// The namespace and the name of a service account, of a user name that is one.
 fn service_account(user: &str) -> Option<(&str, &str)> {
     let (namespace, name) = user.strip_prefix("system:serviceaccount:")?.split_once(':')?;

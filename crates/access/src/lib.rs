@@ -15,6 +15,7 @@ mod problems;
 mod request;
 mod tokens;
 
+pub use acting::anonymous;
 pub use attributes::{Action, Attributes};
 pub use authenticator::{Authenticator, AuthenticatorUnavailable};
 pub use authorizer::{Authorizer, AuthorizerUnavailable, Decision};

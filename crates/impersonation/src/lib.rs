@@ -34,4 +34,4 @@ pub use narrowing::{Narrowed, Narrowing};
 pub use passed::Passed;
 pub use possible::Name;
 pub use requested::{RequestedError, requested};
-pub use strip::strip;
+pub use strip::{has_bearer_subprotocol, strip};

@@ -45,6 +45,12 @@ fn strip_connection(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether a credential is hidden among the protocols that a WebSocket is asked for, which is how browsers send one.
+#[must_use]
+pub fn has_bearer_subprotocol(headers: &HeaderMap) -> bool {
+    headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().flat_map(tokens).any(is_bearer)
+}
+
 fn strip_bearer_subprotocol(headers: &mut HeaderMap) {
     let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
     if !values.iter().flat_map(tokens).any(is_bearer) {

@@ -137,6 +137,8 @@ pub(crate) struct TunnelConfig {
 /// Limits and timeouts of the users' side.
 #[derive(Clone, Debug)]
 pub(crate) struct GatewayConfig {
+    /// Whether who shows no credential is the user `system:anonymous`, and not just refused.
+    pub(crate) anonymous: bool,
     /// Connections open at once; one more is hung up on. Some 50 KiB each, and well below usual limits on open files.
     pub(crate) max_connections: usize,
     /// Handshakes in progress at once; more wait. A handshake costs a core some 200 µs.

@@ -47,7 +47,7 @@ fn issuers(document: &Value, found: &mut Found) -> Vec<IssuerConfig> {
         }
     }
     if root.get("anonymous").is_some() {
-        found.add("anonymous", "not supported here", "leave it out: nobody is let in without a name");
+        found.add("anonymous", "not supported here", "leave it out, and give --anonymous-auth if it is meant");
     }
     let list = root.list("jwt", found);
     if list.is_empty() {

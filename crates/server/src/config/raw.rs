@@ -55,6 +55,22 @@ pub struct RawConfig {
     #[arg(long, value_name = "FILE", env = "MOORLINE_TOKEN_AUTH_FILE")]
     pub token_auth_file: Option<PathBuf>,
 
+    /// Let requests without any credential be of the user system:anonymous in the group system:unauthenticated, who may
+    /// do what rules say of either and nothing else; a credential that is wrong is refused all the same
+    /// [default: they are refused]
+    #[arg(
+        long,
+        env = "MOORLINE_ANONYMOUS_AUTH",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value_t = false,
+        hide_default_value = true,
+        action = clap::ArgAction::Set
+    )]
+    pub anonymous_auth: bool,
+
     /// Whose tokens are believed, and how.
     #[command(flatten)]
     pub oidc: RawOidc,

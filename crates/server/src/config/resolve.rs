@@ -104,6 +104,7 @@ fn tunnel(found: &mut Found, raw: &RawConfig) -> TunnelConfig {
 
 fn gateway(found: &mut Found, raw: &RawConfig) -> GatewayConfig {
     GatewayConfig {
+        anonymous: raw.anonymous_auth,
         max_connections: found.count("--max-connections", raw.max_connections, 8192),
         max_handshakes: found.count("--max-gateway-handshakes", raw.max_gateway_handshakes, 256),
         handshake_timeout: found.span("--gateway-handshake-timeout", raw.gateway_handshake_timeout.as_deref(), "10s"),

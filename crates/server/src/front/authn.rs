@@ -9,7 +9,8 @@
 //! with the next request, also on a connection that is already open, and so does a certificate that expires.
 //!
 //! Where a request has both, the certificate decides and the token is not looked at, which is what kube-apiserver does.
-//! There is no anonymous user: a wrong token never falls through to anything.
+//! Who sends no credential at all is nobody, unless `--anonymous-auth` makes them `system:anonymous`, which has no right
+//! of its own. A credential that is wrong in any way, a certificate without a name included, never falls through to that.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -26,11 +27,12 @@ use super::metrics::Metrics;
 /// A user who has shown who they are.
 pub(super) struct Authenticated {
     identity: Identity,
+    anonymous: bool,
 }
 
-/// The user that the client certificate of a connection names.
+/// The user that the client certificate of a connection names; `None` where it names none.
 pub(super) struct CertificateUser {
-    identity: Identity,
+    identity: Option<Identity>,
     not_after: Timestamp,
 }
 
@@ -81,6 +83,8 @@ pub(super) struct Sources<'a> {
     pub(super) tokens: &'a StaticTokens,
     /// Who is asked about all other tokens.
     pub(super) chain: &'a Chain,
+    /// Whether those without a credential are a user, too.
+    pub(super) anonymous: bool,
     /// Where it is counted; nowhere if it is not the first time for this request.
     pub(super) metrics: Option<&'a Metrics>,
 }
@@ -121,16 +125,25 @@ impl Authenticated {
         sources: &Sources<'_>,
         headers: &HeaderMap,
     ) -> Result<Self, AuthnError> {
-        if let Some(certificate) = certificate {
+        if let Some((certificate, identity)) = certificate.and_then(|known| Some((known, known.identity.as_ref()?))) {
             if clock::now() > certificate.not_after {
                 return Err(AuthnError::Expired);
             }
             if let Some(metrics) = sources.metrics {
                 metrics.by_certificate.inc();
             }
-            return Ok(Self { identity: certificate.identity.clone() });
+            return Ok(Self { identity: identity.clone(), anonymous: false });
         }
-        let token = bearer(headers)?;
+        let nothing = certificate.is_none() && !moorline_impersonation::has_bearer_subprotocol(headers);
+        let token = match bearer(headers) {
+            Err(AuthnError::Missing) if nothing && sources.anonymous => {
+                if let Some(metrics) = sources.metrics {
+                    metrics.anonymous.inc();
+                }
+                return Ok(Self { identity: moorline_access::anonymous(), anonymous: true });
+            }
+            found => found?,
+        };
         let identity = match sources.tokens.authenticate(token) {
             Some(identity) => identity,
             None => sources.chain.find(token).await?,
@@ -138,7 +151,12 @@ impl Authenticated {
         if let Some(metrics) = sources.metrics {
             metrics.by_token.inc();
         }
-        Ok(Self { identity })
+        Ok(Self { identity, anonymous: false })
+    }
+
+    /// Whether they have shown nothing at all.
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.anonymous
     }
 
     pub(super) fn identity(&self) -> &Identity {
@@ -151,16 +169,12 @@ impl Authenticated {
 }
 
 impl CertificateUser {
-    /// The user of a connection, if its certificate names one. One that names none counts as no certificate: its
-    /// holder may still have a token.
-    pub(super) fn of(peer: &VerifiedPeer) -> Option<Arc<Self>> {
-        match peer.identity() {
-            Ok(identity) => Some(Arc::new(Self { identity, not_after: peer.not_after() })),
-            Err(error) => {
-                tracing::info!(%error, fingerprint = %peer.fingerprint(), "a client certificate names no user");
-                None
-            }
-        }
+    /// The user of a connection, if its certificate names one. The holder of one that names none may still have a token.
+    pub(super) fn of(peer: &VerifiedPeer) -> Arc<Self> {
+        let identity = peer.identity().map_err(|error| {
+            tracing::info!(%error, fingerprint = %peer.fingerprint(), "a client certificate names no user");
+        });
+        Arc::new(Self { identity: identity.ok(), not_after: peer.not_after() })
     }
 }
 
@@ -173,7 +187,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, AuthnError> {
     let text = value.to_str().or(Err(AuthnError::NotBearer))?;
     let (scheme, token) = text.trim().split_once(' ').ok_or(AuthnError::NotBearer)?;
     let token = token.trim();
-    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.contains(char::is_whitespace) {
         return Err(AuthnError::NotBearer);
     }
     Ok(token)
@@ -200,9 +214,46 @@ mod tests {
         }
         assert_eq!(token(&[]), Err(AuthnError::Missing));
         assert_eq!(token(&["Bearer a", "Bearer b"]), Err(AuthnError::Repeated));
-        for bad in ["", "Bearer", "Bearer ", "Basic abc", "abc", "Bearerabc", "Negotiate x"] {
+        for bad in
+            ["", "Bearer", "Bearer ", "Basic abc", "abc", "Bearerabc", "Negotiate x", "Bearer a b", "Bearer a\tb"]
+        {
             assert_eq!(token(&[bad]), Err(AuthnError::NotBearer), "{bad}");
         }
+    }
+
+    async fn nameless(certificate: Option<&CertificateUser>, headers: &HeaderMap) -> Result<String, AuthnError> {
+        let tokens = StaticTokens::parse("secret,ann,,\n").unwrap();
+        let sources = Sources { tokens: &tokens, chain: &Chain::default(), anonymous: true, metrics: None };
+        let found = Authenticated::find(certificate, &sources, headers).await?;
+        assert_eq!(found.is_anonymous(), found.identity().user() == "system:anonymous");
+        Ok(found.into_identity().user().to_owned())
+    }
+
+    #[tokio::test]
+    async fn only_who_shows_nothing_at_all_is_anonymous() {
+        let with = |name: &'static str, value: &str| {
+            HeaderMap::from_iter([(http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())])
+        };
+        let nothing = HeaderMap::new();
+        assert_eq!(nameless(None, &nothing).await.unwrap(), "system:anonymous");
+        assert_eq!(
+            nameless(None, &with("sec-websocket-protocol", "v5.channel.k8s.io")).await.unwrap(),
+            "system:anonymous"
+        );
+        assert_eq!(nameless(None, &with("authorization", "Bearer secret")).await.unwrap(), "ann");
+        for wrong in ["", "Bearer", "Bearer wrong", "Basic abc", "Bearer a b"] {
+            assert!(nameless(None, &with("authorization", wrong)).await.is_err(), "{wrong:?}");
+        }
+        let hidden = with("sec-websocket-protocol", "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.c2Vj");
+        assert_eq!(nameless(None, &hidden).await, Err(AuthnError::Missing));
+        let later = Timestamp::from_unix_seconds(clock::now().unix_seconds() + 60);
+        let certificate = |identity| CertificateUser { identity, not_after: later };
+        assert_eq!(nameless(Some(&certificate(None)), &nothing).await, Err(AuthnError::Missing));
+        assert_eq!(nameless(Some(&certificate(None)), &with("authorization", "Bearer secret")).await.unwrap(), "ann");
+        let bob = certificate(Some(Identity::new("bob").unwrap()));
+        assert_eq!(nameless(Some(&bob), &nothing).await.unwrap(), "bob");
+        let ended = CertificateUser { not_after: Timestamp::from_unix_seconds(0), ..bob };
+        assert_eq!(nameless(Some(&ended), &nothing).await, Err(AuthnError::Expired));
     }
 
     struct Scripted(Result<Option<&'static str>, &'static str>);

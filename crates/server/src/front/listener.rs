@@ -180,7 +180,7 @@ impl Gateway {
                 return;
             }
         };
-        let certificate = certificate.as_ref().and_then(CertificateUser::of);
+        let certificate = certificate.as_ref().map(CertificateUser::of);
         let served = Served::new(Arc::clone(&self.shared), certificate, peer, place);
         serve(stream, served, &self.shared).await;
     }

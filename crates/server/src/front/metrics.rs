@@ -26,6 +26,8 @@ pub(crate) struct Metrics {
     pub(super) by_token: Counter,
     /// Requests whose user was told by a client certificate.
     pub(super) by_certificate: Counter,
+    /// Requests without any credential, where they are let in as nobody.
+    pub(super) anonymous: Counter,
     /// Requests that may reach their cluster.
     pub(super) allowed: Counter,
     /// Requests that may not.
@@ -90,6 +92,7 @@ impl Metrics {
             ),
             by_token: authenticated.get_or_create_owned(&[("method", "token")]),
             by_certificate: authenticated.get_or_create_owned(&[("method", "certificate")]),
+            anonymous: authenticated.get_or_create_owned(&[("method", "none")]),
             allowed: decisions.get_or_create_owned(&[("decision", "allow")]),
             denied: decisions.get_or_create_owned(&[("decision", "deny")]),
             pool_hits: registry.register("gateway_pool_hits", "Requests sent on an idle stream", Counter::default()),

@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -57,6 +57,7 @@ pub(super) struct Served {
     running: Arc<AtomicUsize>,
     begun: AtomicU64,
     known: AtomicU64,
+    named: AtomicBool,
     place: Place,
 }
 
@@ -86,6 +87,7 @@ impl Served {
             running: Arc::default(),
             begun: AtomicU64::new(0),
             known: AtomicU64::new(0),
+            named: AtomicBool::new(false),
             place,
         })
     }
@@ -211,11 +213,18 @@ impl Served {
     async fn authenticate(&self, request: &Request<Incoming>) -> Result<Authenticated, Cause> {
         let state = &self.shared.state;
         let tokens = state.tokens.load_full();
-        let sources = Sources { tokens: &tokens, chain: &state.authenticators, metrics: Some(&self.shared.metrics) };
+        let sources = Sources {
+            tokens: &tokens,
+            chain: &state.authenticators,
+            anonymous: state.gateway.anonymous,
+            metrics: Some(&self.shared.metrics),
+        };
         let found = Authenticated::find(self.certificate.as_deref(), &sources, request.headers())
             .await
             .map_err(Cause::Unauthenticated)?;
-        if self.known.fetch_add(1, Ordering::Relaxed) == 0 {
+        self.known.fetch_add(1, Ordering::Relaxed);
+        // The places of users are not for whoever shows nothing, of whom there may be any number.
+        if !found.is_anonymous() && !self.named.swap(true, Ordering::Relaxed) {
             self.place.known();
         }
         Ok(found)

@@ -78,7 +78,8 @@ impl Asked {
 
     async fn ask(&self, state: &State) -> Result<(), Cause> {
         let tokens = state.tokens.load_full();
-        let sources = Sources { tokens: &tokens, chain: &state.authenticators, metrics: None };
+        let (chain, anonymous) = (&state.authenticators, state.gateway.anonymous);
+        let sources = Sources { tokens: &tokens, chain, anonymous, metrics: None };
         let found = Authenticated::find(self.certificate.as_deref(), &sources, &self.headers).await;
         let identity = found.map_err(Cause::Unauthenticated)?.into_identity();
         if identity != self.authenticated {

@@ -173,3 +173,15 @@ fn the_audit_log_goes_where_it_is_told() {
     assert_eq!((rotation.max_age, rotation.compress), (Some(Duration::from_secs(7 * 86_400)), false));
     assert_eq!(there.queue.mode, Mode::Blocking);
 }
+
+#[test]
+fn anonymous_is_off_unless_it_is_said_as_kube_apiserver_says_it() {
+    use clap::{Args as _, FromArgMatches as _};
+    let told = |arguments: &[&str]| {
+        let command = RawConfig::augment_args(clap::Command::new("server"));
+        let matches = command.try_get_matches_from([&["server"], arguments].concat()).unwrap();
+        RawConfig::from_arg_matches(&matches).unwrap().anonymous_auth
+    };
+    assert!(!told(&[]) && !told(&["--anonymous-auth=false"]));
+    assert!(told(&["--anonymous-auth"]) && told(&["--anonymous-auth=true"]));
+}

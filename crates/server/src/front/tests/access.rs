@@ -96,6 +96,58 @@ async fn a_user_acts_for_others_only_by_right() {
 }
 
 #[tokio::test]
+async fn nobody_is_anonymous_unless_told_so_and_then_without_a_right() {
+    let nobody = |more: &[(&'static str, &str)]| {
+        let mut request = get("/clusters/east/api");
+        request.headers_mut().remove("authorization");
+        for (name, value) in more {
+            request.headers_mut().append(*name, value.parse().unwrap());
+        }
+        request
+    };
+    let off = House::new();
+    assert_eq!(off.h1().await.send(nobody(&[])).await.unwrap().status(), 401);
+
+    let mut house = House::with(|gateway| gateway.anonymous = true);
+    let (mut one, mut two) = (house.h1().await, house.h2().await);
+    for user in [&mut one, &mut two] {
+        let refused = status(user.send(nobody(&[])).await.unwrap()).await;
+        assert_eq!(refused["code"], 403);
+        assert!(refused["message"].as_str().unwrap().contains("User \"system:anonymous\" cannot get"), "{refused}");
+        let acting = status(user.send(nobody(&[("impersonate-user", "bob")])).await.unwrap()).await;
+        assert_eq!(acting["code"], 403, "{acting}");
+        for wrong in ["Bearer nobody", "Basic YWxpY2U6eA==", "Bearer", "Bearer alice-token x", ""] {
+            let response = user.send(nobody(&[("authorization", wrong)])).await.unwrap();
+            assert_eq!(response.status(), 401, "{wrong:?}");
+        }
+    }
+    assert!(!house.agent.has_more());
+
+    let rules = |group: &str| {
+        let role = "{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reach}";
+        let group = format!("{{apiGroup: rbac.authorization.k8s.io, kind: Group, name: '{group}'}}");
+        let version = "apiVersion: rbac.authorization.k8s.io/v1";
+        let text = format!(
+            "{version}\nkind: ClusterRole\nmetadata: {{name: reach}}\nrules: [{{apiGroups: [moorline.io], resources: \
+             [managedclusters], verbs: [get]}}]\n---\n{version}\nkind: ClusterRoleBinding\nmetadata: {{name: reach}}\n\
+             roleRef: {role}\nsubjects: [{group}]\n"
+        );
+        moorline_access::Policy::parse(&text).unwrap()
+    };
+    house.state.policy.store(rules("system:authenticated").into());
+    assert_eq!(one.send(nobody(&[])).await.unwrap().status(), 403, "not one of those");
+    house.state.policy.store(rules("system:unauthenticated").into());
+    let (response, seen) = tokio::join!(one.send(nobody(&[])), async {
+        let arrival = house.agent.next().await;
+        let identity = moorline_wire::read_identity(arrival.request.headers()).unwrap();
+        arrival.ok("public");
+        identity
+    });
+    assert_eq!(body(response.unwrap()).await, "public");
+    assert_eq!((seen.user(), seen.groups()), ("system:anonymous", &["system:unauthenticated".to_owned()][..]));
+}
+
+#[tokio::test]
 async fn a_token_that_is_taken_away_fails_on_the_open_connection() {
     let mut house = House::new();
     let mut user = house.h1().await;

@@ -25,6 +25,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 pub(in crate::front) fn gateway() -> GatewayConfig {
     GatewayConfig {
+        anonymous: false,
         max_connections: 16,
         max_handshakes: 4,
         handshake_timeout: Duration::from_secs(10),
