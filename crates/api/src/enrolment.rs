@@ -1,12 +1,11 @@
 //! How a cluster is registered, and the one answer that holds a private key.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use moorline_model::ClusterName;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use zeroize::Zeroizing;
+use serde::{Deserialize, Serialize};
 
-use crate::ManagedCluster;
+use crate::{ManagedCluster, Secret};
 
 /// Asks for a new cluster. Unknown fields are refused: what is misspelt would silently not be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,47 +41,13 @@ pub struct Enrolment {
     pub managed_cluster_crt: String,
     /// The key of that certificate, in PEM.
     #[serde(rename = "managed-cluster.key")]
-    pub managed_cluster_key: PrivateKeyPem,
-}
-
-/// A private key in PEM. It is wiped when dropped and does not print.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PrivateKeyPem(Zeroizing<String>);
-
-impl PrivateKeyPem {
-    /// The text, to be written where only its owner can read.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<Zeroizing<String>> for PrivateKeyPem {
-    fn from(pem: Zeroizing<String>) -> Self {
-        Self(pem)
-    }
-}
-
-impl fmt::Debug for PrivateKeyPem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PrivateKeyPem(..)")
-    }
-}
-
-impl Serialize for PrivateKeyPem {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for PrivateKeyPem {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|pem| Self(pem.into()))
-    }
+    pub managed_cluster_key: Secret,
 }
 
 #[cfg(test)]
 mod tests {
+    use zeroize::Zeroizing;
+
     use super::*;
 
     #[test]

@@ -7,6 +7,7 @@ mod cluster;
 mod enrolment;
 pub mod paths;
 mod review;
+mod secret;
 mod server;
 mod user;
 
@@ -14,10 +15,11 @@ pub use cluster::{
     Condition, ConditionStatus, ListMeta, ManagedCluster, ManagedClusterList, ManagedClusterSpec, ManagedClusterStatus,
     ObjectMeta, Session, condition,
 };
-pub use enrolment::{CreateCluster, CreatedCluster, Enrolment, PrivateKeyPem};
+pub use enrolment::{CreateCluster, CreatedCluster, Enrolment};
 pub use review::{AccessAnswer, AccessQuestion};
+pub use secret::Secret;
 pub use server::{ServerStatus, Version};
-pub use user::{BearerToken, CreateUser, CreatedUser, RevokedUser, User, UserList, UserMeta, UserSpec};
+pub use user::{CreateUser, CreatedUser, RevokedUser, User, UserList, UserMeta, UserSpec};
 
 /// The API group of our objects, unless the server is configured with another.
 pub const API_GROUP: &str = "moorline.io";

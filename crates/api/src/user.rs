@@ -1,11 +1,8 @@
 //! Users of the table of static tokens, and the one answer that holds a token.
 
-use std::fmt;
+use serde::{Deserialize, Serialize};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use zeroize::Zeroizing;
-
-use crate::{API_VERSION, ListMeta};
+use crate::{API_VERSION, ListMeta, Secret};
 
 /// A user, as one of their tokens stands for them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +93,7 @@ pub struct CreatedUser {
     /// The user.
     pub user: User,
     /// By what they log in.
-    pub token: BearerToken,
+    pub token: Secret,
 }
 
 /// The users whose tokens were taken out of the table.
@@ -109,44 +106,10 @@ pub struct RevokedUser {
     pub token_ids: Vec<String>,
 }
 
-/// A bearer token. It is wiped when dropped and does not print.
-#[derive(Clone, PartialEq, Eq)]
-pub struct BearerToken(Zeroizing<String>);
-
-impl BearerToken {
-    /// The text, to be shown to its user only.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<Zeroizing<String>> for BearerToken {
-    fn from(token: Zeroizing<String>) -> Self {
-        Self(token)
-    }
-}
-
-impl fmt::Debug for BearerToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BearerToken(..)")
-    }
-}
-
-impl Serialize for BearerToken {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for BearerToken {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|token| Self(token.into()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use zeroize::Zeroizing;
+
     use super::*;
 
     #[test]
