@@ -61,9 +61,12 @@ fn is_same(own: &Value, event: &Value) -> bool {
     let uri = own["requestURI"].as_str().unwrap_or_default();
     let inner = uri.strip_prefix("/clusters/").and_then(|rest| rest.find('/').map(|at| &rest[at..])).unwrap_or(uri);
     let (object, seen) = (&own["objectRef"], &event["objectRef"]);
+    let there = &own["annotations"]["moorline.io/cluster-audit-id"];
     let fields = ["resource", "namespace", "apiGroup", "apiVersion", "subresource"];
     own["stage"] == "ResponseComplete"
         && event["requestURI"] == inner
+        // A kube-apiserver does not tell it of connections that it hands on to a node.
+        && (there.is_null() || *there == event["auditID"])
         && own["verb"] == event["verb"]
         && own["user"]["username"] == event["impersonatedUser"]["username"]
         && own["userAgent"] == event["userAgent"]

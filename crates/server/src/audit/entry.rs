@@ -110,6 +110,7 @@ impl Entry {
         }
         notes.add_some("moorline.io/cluster", facts.cluster.as_ref().map(|(cluster, _)| cluster.as_str()));
         notes.add_some("moorline.io/session", facts.session.map(|session| session.to_string()));
+        notes.add_some("moorline.io/cluster-audit-id", facts.there.as_deref());
         notes.add_some("moorline.io/stream", facts.upgrade.then(|| stream(about)));
         notes.add_some(
             "moorline.io/cause",

@@ -19,6 +19,9 @@ pub(super) const MAX_URI: usize = 4096;
 /// Bytes kept of what a program calls itself, as in kube-apiserver.
 const MAX_AGENT: usize = 1024;
 
+/// Bytes kept of an audit id, as in kube-apiserver.
+const MAX_ID: usize = 64;
+
 /// Bytes kept of a method. None that anybody knows is longer.
 const MAX_METHOD: usize = 32;
 
@@ -62,6 +65,8 @@ pub(super) struct Facts {
     pub(super) impersonated: Option<Arc<Identity>>,
     pub(super) decision: Option<Decision>,
     pub(super) session: Option<SessionId>,
+    /// The id in the kube-apiserver's own audit log.
+    pub(super) there: Option<Box<str>>,
 }
 
 /// What was decided, and why.
@@ -98,6 +103,7 @@ impl Facts {
             impersonated: None,
             decision: None,
             session: None,
+            there: None,
         }
     }
 
@@ -110,6 +116,10 @@ impl Facts {
             self.about = Some(Box::new(bounded(read)));
         }
         self.cluster = Some((cluster.clone(), behind));
+    }
+
+    pub(super) fn is_there(&mut self, audit_id: &str) {
+        self.there = Some(start(audit_id, MAX_ID).into());
     }
 
     /// Path and query, from their beginning.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{
-    Audit, Bytes, End, Head, Mode, QueueConfig, Trail,
+    Audit, Bytes, End, Head, Mode, Notes, QueueConfig, Trail,
     metrics::{Metrics, SinkMetrics},
     queue::{self, PATIENCE, Taker},
     writer::{self, Sink},
@@ -279,4 +279,49 @@ async fn a_sink_that_takes_nothing_delays_the_end_no_longer_than_said() {
 #[test]
 fn the_built_in_policy_can_be_read() {
     Audit::default_policy();
+}
+
+#[tokio::test]
+async fn what_our_own_api_noted_is_known_although_its_caller_hung_up() {
+    let mut book = Book::new(config(Mode::Batch, 8), None);
+    let (id, uri) = (HeaderValue::from_static("id"), Uri::from_static("/v1/clusters"));
+    let peer = [127, 0, 0, 1].into();
+    let head = Head { id: &id, method: &Method::POST, uri: &uri, headers: &HeaderMap::new(), peer };
+    let mut trail = Trail::open(&book.audit, &head);
+    let notes = Notes::default();
+    trail.follows(notes.clone());
+    // On another thread, after the caller has gone as well as before.
+    notes.names("east");
+    trail.ended(End::HungUp, 0, Bytes::default(), Duration::ZERO);
+    let [event] = &book.events()[..] else { panic!("not one event") };
+    assert_eq!((&event["verb"], &event["objectRef"]["name"]), (&"create".into(), &"east".into()));
+    assert_eq!(event["annotations"]["moorline.io/end"], "hung-up");
+}
+
+#[test]
+fn our_own_api_is_read_as_kubernetes_reads_its_own() {
+    let mut book = Book::new(config(Mode::Batch, 100), None);
+    for (method, uri, verb, resource, name) in [
+        ("GET", "/v1/clusters", "list", "managedclusters", None),
+        ("GET", "/v1/clusters/east", "get", "managedclusters", Some("east")),
+        ("DELETE", "/v1/clusters/east", "delete", "managedclusters", Some("east")),
+        ("DELETE", "/v1/users/a%2Fb%40c?tokenId=7", "delete", "users", Some("a/b@c")),
+        ("POST", "/v1/accessreviews", "create", "accessreviews", None),
+        ("GET", "/v1/version", "get", "", None),
+        ("GET", "/v1/clustersx", "get", "", None),
+    ] {
+        let (id, uri) = (HeaderValue::from_static("id"), Uri::from_static(uri));
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let peer = [127, 0, 0, 1].into();
+        end(Trail::open(&book.audit, &Head { id: &id, method: &method, uri: &uri, headers: &HeaderMap::new(), peer }));
+        let [event] = &book.events()[..] else { panic!("not one event") };
+        assert_eq!((event["verb"].as_str(), event["objectRef"]["name"].as_str()), (Some(verb), name), "{uri}");
+        assert_eq!(event["objectRef"]["resource"].as_str().unwrap_or_default(), resource, "{uri}");
+        if !resource.is_empty() {
+            assert_eq!(
+                (&event["objectRef"]["apiGroup"], &event["objectRef"]["apiVersion"]),
+                (&"moorline.io".into(), &"v1".into())
+            );
+        }
+    }
 }

@@ -63,6 +63,7 @@ pub(crate) struct Trail {
     audit: Arc<Audit>,
     facts: Arc<Facts>,
     refusal: Option<Box<Refusal>>,
+    notes: Option<Notes>,
     /// For the event at the end, in queues that lose none.
     places: Vec<Option<Place>>,
     received: bool,
@@ -72,7 +73,7 @@ impl Trail {
     /// Begins the trail of a request that has just arrived.
     pub(crate) fn open(audit: &Arc<Audit>, head: &Head<'_>) -> Self {
         let facts = Arc::new(Facts::new(head));
-        Self { audit: Arc::clone(audit), facts, refusal: None, places: Vec::new(), received: false }
+        Self { audit: Arc::clone(audit), facts, refusal: None, notes: None, places: Vec::new(), received: false }
     }
 
     /// To which cluster it goes, which gets this path.
@@ -102,9 +103,13 @@ impl Trail {
         self.facts().session = Some(session);
     }
 
-    /// What our own API noted.
-    pub(crate) fn learns(&mut self, notes: &Notes) {
-        let noted = notes.take();
+    /// What our own API notes, until the end: what it does goes on, whatever becomes of the caller.
+    pub(crate) fn follows(&mut self, notes: Notes) {
+        self.notes = Some(notes);
+    }
+
+    fn learns(&mut self) {
+        let Some(noted) = self.notes.take().map(|notes| notes.take()) else { return };
         let group = self.audit.group.clone();
         let facts = self.facts();
         facts.decision = noted.decision.or(facts.decision.take());
@@ -116,6 +121,11 @@ impl Trail {
             about.name.get_or_insert(name);
             facts.about = Some(Box::new(about));
         }
+    }
+
+    /// Under which id the kube-apiserver has it in its own audit log.
+    pub(crate) fn is_there(&mut self, audit_id: &str) {
+        self.facts().is_there(audit_id);
     }
 
     /// This server answered by itself.
@@ -160,7 +170,8 @@ impl Trail {
     }
 
     /// Hands on the event of its end.
-    pub(crate) fn ended(self, how: End, code: u16, bytes: Bytes, took: Duration) {
+    pub(crate) fn ended(mut self, how: End, code: u16, bytes: Bytes, took: Duration) {
+        self.learns();
         // Whoever is cut has not hung up.
         let how = if how == End::HungUp && self.audit.cuts() { End::Lost } else { how };
         let ended = Ended { how, sent: bytes.sent, received: bytes.received, took };

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Method, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, uri::PathAndQuery};
 use moorline_access::Permit;
 use moorline_model::{ClusterName, Identity, SessionId};
 use moorline_process::Work;
@@ -24,6 +24,9 @@ use crate::{
 };
 
 use super::{body::Progress, fairness::Taken, metrics::Metrics};
+
+/// On what a kube-apiserver answers: the id of the request in its own audit log.
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// The account of one request.
 pub(crate) struct Account {
@@ -135,10 +138,18 @@ impl Account {
         }
     }
 
-    /// Notes what our own API noted.
-    pub(super) fn learns(&mut self, notes: &Notes) {
+    /// Notes what our own API notes, until the end.
+    pub(super) fn follows(&mut self, notes: &Notes) {
         if let Some(trail) = &mut self.trail {
-            trail.learns(notes);
+            trail.follows(notes.clone());
+        }
+    }
+
+    /// Notes under which id the kube-apiserver wrote it down, if it said so.
+    pub(super) fn is_there(&mut self, response: &HeaderMap) {
+        let id = response.get(AUDIT_ID).and_then(|id| id.to_str().ok());
+        if let (Some(trail), Some(id)) = (&mut self.trail, id) {
+            trail.is_there(id);
         }
     }
 

@@ -111,6 +111,7 @@ impl Forwarded {
         phases: &Phases,
     ) -> (Response<Body>, Option<Switch>) {
         account.hold(self.taken, self.routed);
+        account.is_there(self.response.headers());
         account.answered(self.response.status().as_u16());
         let Some(mut switch) = self.switch else {
             let watch = self.watched.then(|| {

@@ -261,14 +261,14 @@ impl Served {
         let _slot = self.shared.fairness.admit_user(identity.user())?;
         account.receipt(false).await.map_err(Cause::Unrecorded)?;
         let notes = Notes::default();
-        let caller = Caller { identity, as_whom, request_id: request_id.clone(), notes: notes.clone() };
+        account.follows(&notes);
+        let caller = Caller { identity, as_whom, request_id: request_id.clone(), notes };
         moorline_impersonation::strip(request.headers_mut());
         request.extensions_mut().clear();
         request.extensions_mut().insert(caller);
         let router = self.shared.control.clone();
         let request = request.map(|incoming| axum::body::Body::new(RequestBody::new(incoming, progress)));
         let Ok(mut response) = router.oneshot(request).await;
-        account.learns(&notes);
         if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
             account.refused(|| refusal);
         }

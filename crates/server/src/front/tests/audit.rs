@@ -54,7 +54,8 @@ async fn every_request_leaves_one_event_whatever_becomes_of_it() {
     let mut house = House::audited(&book);
     for mut user in [house.h1().await, house.h2().await] {
         let (response, ()) = tokio::join!(user.get("/clusters/east/api/v1/namespaces/shop/pods?limit=5"), async {
-            house.agent.next().await.ok("0123456789");
+            let answer = Response::builder().header("audit-id", "the-cluster's-own").body(text("0123456789"));
+            house.agent.next().await.answer(answer.unwrap());
         });
         let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
         body(response).await;
@@ -134,6 +135,7 @@ fn check_first(event: &Value, id: &str) {
     let notes = &event["annotations"];
     assert_eq!(notes["authorization.k8s.io/reason"], "ClusterRole reach via ClusterRoleBinding reach");
     assert_eq!(notes["moorline.io/cluster"], "east");
+    assert_eq!(notes["moorline.io/cluster-audit-id"], "the-cluster's-own");
     assert_eq!(notes["moorline.io/session"], "09090909-0909-0909-0909-090909090909");
     assert_eq!((&notes["moorline.io/bytes-sent"], &notes["moorline.io/bytes-received"]), (&json!("10"), &json!("0")));
     assert!(event["stageTimestamp"].as_str() >= event["requestReceivedTimestamp"].as_str());
