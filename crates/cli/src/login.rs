@@ -69,7 +69,8 @@ impl<'a> Login<'a> {
                     return Err(Failure::failed(what).hint(self.remedy()));
                 }
                 Err(Problem::Refused { .. }) => {}
-                Err(other) => return Err(other.into()),
+                Err(away @ Problem::Unreachable(_)) => return Err(away.into()),
+                Err(wrong @ Problem::Wrong(_)) => return Err(Failure::from(wrong).hint(self.remedy())),
             }
         }
         if !somebody_is_there {

@@ -33,6 +33,8 @@ const PROGRAMS: &[(&str, &str, &[&[&str]])] = &[
             &["auth"],
             &["auth", "can-i"],
             &["kubeconfig"],
+            &["login"],
+            &["credential"],
             &["status"],
             &["completion"],
         ],

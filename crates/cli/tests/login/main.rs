@@ -1,6 +1,5 @@
-//! Logging in: `scripted` against an issuer that answers by script, `dex` against a real one with real kubectl.
+//! Logging in, against an issuer that answers by script; `tests/kubernetes` has a real one.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-mod dex;
 mod issuer;
 mod scripted;

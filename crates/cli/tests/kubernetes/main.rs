@@ -1,4 +1,5 @@
 //! A real Dex, a real kube-apiserver behind Moorline, and real kubectl that gets its tokens from `moorline credential`.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
     fs,
