@@ -3,7 +3,7 @@
 
 use http::{Method, StatusCode};
 use moorline_agent::RawConfig;
-use moorline_agent::rbac::{Wanted, render};
+use moorline_agent::rbac::{Constrained, Wanted, render};
 use moorline_testkit::client::{Answer, Client, LIMIT, full};
 use moorline_testkit::eventually;
 use moorline_testkit::house::{Agent, Server};
@@ -52,7 +52,7 @@ struct House {
 
 impl House {
     /// An agent with these flags and the rights that they need.
-    async fn with(name: &str, constrained: Option<&[&str]>, flags: impl Fn(&mut RawConfig)) -> Option<Self> {
+    async fn with(name: &str, constrained: Option<Constrained>, flags: impl Fn(&mut RawConfig)) -> Option<Self> {
         let logs = Logs::capture();
         let cluster = cluster(0).await?;
         let plane = &cluster.plane;
@@ -60,7 +60,6 @@ impl House {
         logs.forbid(&token);
         let mut raw = RawConfig::default();
         flags(&mut raw);
-        let constrained = constrained.map(|verbs| verbs.iter().map(|verb| (*verb).to_owned()).collect());
         let wanted =
             Wanted { name: name.to_owned(), service_account: (name.to_owned(), "agent".to_owned()), constrained };
         for object in render(&raw, &wanted).unwrap().objects {
@@ -232,7 +231,9 @@ async fn constrained_impersonation_bounds_what_users_do_through_the_agent() {
         raw.allow_groups = owned(&["dev"]);
         raw.extra_keys = owned(&["example.com/team"]);
     };
-    let Some(house) = House::with(NAME, Some(&["get", "list", "watch"]), flags).await else { return };
+    let resources = owned(&["configmaps", "pods", "pods/exec", "selfsubjectreviews.authentication.k8s.io"]);
+    let reading = Constrained { verbs: owned(&["get", "list", "watch"]), resources };
+    let Some(house) = House::with(NAME, Some(reading), flags).await else { return };
     house.cluster.plane.grant_everything("lea").await.unwrap();
     let lea = house.user(LEA);
     let maps = format!("/clusters/{NAME}/api/v1/namespaces/default/configmaps");
@@ -244,6 +245,11 @@ async fn constrained_impersonation_bounds_what_users_do_through_the_agent() {
     let answer = lea.ask(request).await.unwrap();
     assert_eq!(answer.code, StatusCode::FORBIDDEN, "{}", answer.body);
     assert!(answer.body.contains("impersonate-on:user-info:create"), "{}", answer.body);
+    let code = async |path: &str| lea.get(&format!("/clusters/{NAME}{path}")).await.unwrap().code;
+    assert_eq!(code("/api/v1/namespaces/default/secrets").await, StatusCode::FORBIDDEN);
+    assert_eq!(code("/api/v1/namespaces/default/pods/no/log").await, StatusCode::FORBIDDEN);
+    // Commands are run over a WebSocket, which begins with a GET: whoever may only read must not be given this part.
+    assert_eq!(code("/api/v1/namespaces/default/pods/no/exec?command=a&stdout=1").await, StatusCode::NOT_FOUND);
     house.is_nobody().await;
     for (acting, good) in [
         (&["--as=lea", "--as-group=dev", "--as-group=system:authenticated", "--as-uid=7"][..], true),

@@ -35,8 +35,18 @@ pub struct Wanted {
     pub name: String,
     /// The agent's service account: namespace and name.
     pub service_account: (String, String),
-    /// The grammar of constrained impersonation, with the verbs that users may use through the agent; all for none.
-    pub constrained: Option<Vec<String>>,
+    /// The grammar of constrained impersonation, and what it lets users do.
+    pub constrained: Option<Constrained>,
+}
+
+/// What users may do through the agent at most, whatever they may by themselves.
+#[derive(Clone, Debug, Default)]
+pub struct Constrained {
+    /// Verbs of requests; all where there is none.
+    pub verbs: Vec<String>,
+    /// Resources as `RESOURCE[.GROUP][/PART]`; all where there is none, their parts included, such as `pods/exec`, which
+    /// a WebSocket opens by `get`.
+    pub resources: Vec<String>,
 }
 
 /// Objects to be applied in the managed cluster, by somebody who has all these rights.
@@ -89,7 +99,7 @@ fn bound(wanted: &Wanted, mut rules: Vec<Rule>, accounts: Accounts) -> Vec<Objec
 }
 
 fn grammar(wanted: &Wanted, extra: Option<&std::collections::BTreeSet<String>>, problems: &mut Problems) -> Grammar {
-    let Some(verbs) = &wanted.constrained else { return Grammar::Plain };
+    let Some(Constrained { verbs, resources }) = &wanted.constrained else { return Grammar::Plain };
     for verb in verbs.iter().filter(|verb| !VERBS.contains(&verb.as_str())) {
         problems.add("--verb", format!("{verb:?} is no verb of a request"), format!("choose of {}", VERBS.join(", ")));
     }
@@ -106,8 +116,26 @@ fn grammar(wanted: &Wanted, extra: Option<&std::collections::BTreeSet<String>>, 
             }
         }
     }
-    let all = || VERBS.map(str::to_owned).to_vec();
-    Grammar::Constrained(if verbs.is_empty() { all() } else { verbs.clone() })
+    let verbs = if verbs.is_empty() { VERBS.map(str::to_owned).to_vec() } else { verbs.clone() };
+    let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for text in resources {
+        let (resource, group) = resource(text);
+        if resource.split('/').any(str::is_empty) {
+            problems.add("--resource", format!("{text:?} is no resource"), "write one such as pods/log or jobs.batch");
+        }
+        groups.entry(group).or_default().push(resource);
+    }
+    if groups.is_empty() {
+        groups.insert("*".to_owned(), vec!["*".to_owned()]);
+    }
+    Grammar::Constrained { verbs, groups }
+}
+
+/// Resource with its part, and group, of `RESOURCE[.GROUP][/PART]`.
+fn resource(text: &str) -> (String, String) {
+    let (whole, part) = text.split_once('/').map_or((text, None), |(whole, part)| (whole, Some(part)));
+    let (name, group) = whole.split_once('.').unwrap_or((whole, ""));
+    (part.map_or_else(|| name.to_owned(), |part| format!("{name}/{part}")), group.to_owned())
 }
 
 #[cfg(test)]

@@ -146,6 +146,16 @@ pub(crate) struct RbacArgs {
     /// [default: all of them]; may be repeated
     #[arg(long = "verb", value_name = "VERB", value_delimiter = ',', requires = "constrained", help_heading = "Roles")]
     pub(crate) verbs: Vec<String>,
+    /// On which resources they may do it, as RESOURCE[.GROUP][/PART] [default: all of them, with their parts]; may be
+    /// repeated. Get on pods/exec is what a WebSocket needs to run a command
+    #[arg(
+        long = "resource",
+        value_name = "RESOURCE",
+        value_delimiter = ',',
+        requires = "constrained",
+        help_heading = "Roles"
+    )]
+    pub(crate) resources: Vec<String>,
     /// How to print them: yaml or json
     #[arg(long, short, value_name = "FORMAT", help_heading = "Roles")]
     pub(crate) output: Option<Format>,

@@ -17,7 +17,7 @@ const ACCOUNT: &str = "system:serviceaccount:";
 #[serde(rename_all = "camelCase")]
 pub(super) struct Rule {
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    api_groups: Vec<&'static str>,
+    api_groups: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     resources: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -31,8 +31,8 @@ pub(super) struct Rule {
 pub(super) enum Grammar {
     /// `impersonate`: whoever is acted as may do all they may.
     Plain,
-    /// Only with these verbs.
-    Constrained(Vec<String>),
+    /// Only this: verbs, and resources by API group.
+    Constrained { verbs: Vec<String>, groups: BTreeMap<String, Vec<String>> },
 }
 
 /// The rules about service accounts, which live in namespaces.
@@ -50,9 +50,9 @@ enum Said {
 }
 
 impl Rule {
-    fn new(group: &'static str, resource: &str, verb: &str) -> Self {
-        let (resources, verbs) = (vec![resource.to_owned()], vec![verb.to_owned()]);
-        Self { api_groups: vec![group], resources, verbs, ..Self::default() }
+    fn new(group: &str, resource: &str, verb: &str) -> Self {
+        let (api_groups, resources, verbs) = (vec![group.to_owned()], vec![resource.to_owned()], vec![verb.to_owned()]);
+        Self { api_groups, resources, verbs, ..Self::default() }
     }
 
     /// About these names, and none at all where there is none.
@@ -80,7 +80,7 @@ impl Grammar {
     pub(super) fn rules(&self, narrowing: &Narrowing, remarks: &mut Vec<String>) -> Vec<Rule> {
         let (group, verb) = match self {
             Self::Plain => (CORE, IMPERSONATE),
-            Self::Constrained(_) => (AUTHENTICATION, "impersonate:user-info"),
+            Self::Constrained { .. } => (AUTHENTICATION, "impersonate:user-info"),
         };
         let users = narrowing.possible_users().into_iter().filter(|name| !is_account(name)).collect();
         let users = say("user", &users, &narrowing.deny_users, remarks);
@@ -96,8 +96,8 @@ impl Grammar {
         if !rest.is_empty() {
             rules.push(Rule { resources: rest, ..Rule::new(AUTHENTICATION, "", verb) });
         }
-        if let Self::Constrained(verbs) = self {
-            rules.extend(on(verbs));
+        if let Self::Constrained { verbs, groups } = self {
+            rules.extend(on(verbs, groups));
             if narrowing.deny_groups.iter().all(|rule| rule != "system:masters") {
                 remarks.push("constrained impersonation never lets anybody act in system:masters".to_owned());
             }
@@ -111,7 +111,7 @@ impl Grammar {
         if names.is_empty() {
             return Accounts::None;
         }
-        if matches!(self, Self::Constrained(_)) {
+        if matches!(self, Self::Constrained { .. }) {
             let remark = "constrained impersonation lets nobody act as a service account in groups that are named, and \
                           requests that come through the tunnel name them: service accounts of the management side are \
                           refused by the kube-apiserver, unless --user-prefix or --map-user gives them other names";
@@ -185,7 +185,7 @@ fn say(what: &str, names: &BTreeSet<Name>, denied: &[String], remarks: &mut Vec<
 }
 
 /// What may be done while acting as somebody.
-fn on(verbs: &[String]) -> Vec<Rule> {
+fn on(verbs: &[String], groups: &BTreeMap<String, Vec<String>>) -> Vec<Rule> {
     let verb = |verb: &str| format!("impersonate-on:user-info:{verb}");
     let methods = verbs.iter().flat_map(|verb| match verb.as_str() {
         "get" => &["get", "head", "options"][..],
@@ -195,9 +195,12 @@ fn on(verbs: &[String]) -> Vec<Rule> {
         "delete" => &["delete"],
         _of_resources_only => &[],
     });
-    let mut resources = Rule::new("*", "*", "");
-    resources.verbs = verbs.iter().map(|it| verb(it)).collect();
+    let resources = groups.iter().map(|(group, resources)| Rule {
+        resources: resources.clone(),
+        verbs: verbs.iter().map(|it| verb(it)).collect(),
+        ..Rule::new(group, "", "")
+    });
     let paths =
         Rule { non_resource_urls: vec!["*"], verbs: methods.map(|method| verb(method)).collect(), ..Rule::default() };
-    [resources, paths].into_iter().filter(|rule| !rule.verbs.is_empty()).collect()
+    resources.chain([paths]).filter(|rule| !rule.verbs.is_empty()).collect()
 }

@@ -9,7 +9,7 @@ fn wanted(constrained: Option<&[&str]>) -> Wanted {
     Wanted {
         name: "agent".to_owned(),
         service_account: ("moorline".to_owned(), "agent".to_owned()),
-        constrained: constrained.map(owned),
+        constrained: constrained.map(|verbs| Constrained { verbs: owned(verbs), resources: Vec::new() }),
     }
 }
 
@@ -125,6 +125,23 @@ fn constrained_rules_bound_what_is_done() {
     assert!(all[3].contains("impersonate-on:user-info:deletecollection"), "{all:?}");
     assert!(all[4].ends_with(",impersonate-on:user-info:delete *"), "{all:?}");
     assert!(!all.concat().contains(" impersonate "), "the older verb would allow everything");
+
+    let mut some = wanted(Some(&["get"]));
+    let resources = ["pods", "pods/log", "deployments.apps/scale", "jobs.batch", "things.a.example"];
+    some.constrained.as_mut().unwrap().resources = owned(&resources);
+    let on = "| impersonate-on:user-info:get";
+    let some_lines = lines(&raw, &some);
+    assert_eq!(
+        some_lines[3..7],
+        [
+            format!("{on} /pods,pods/log"),
+            format!("{on} a.example/things"),
+            format!("{on} apps/deployments/scale"),
+            format!("{on} batch/jobs"),
+        ]
+    );
+    some.constrained.as_mut().unwrap().resources = owned(&["", "pods/", ".apps"]);
+    assert_eq!(render(&raw, &some).unwrap_err().problems().len(), 3);
 
     let problems = |raw: &RawConfig, verbs: &[&str]| {
         let error = render(raw, &wanted(Some(verbs))).unwrap_err();

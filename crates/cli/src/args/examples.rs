@@ -33,7 +33,7 @@ pub(super) const RBAC: &str = "\
 Examples:
   moorline agent rbac | kubectl --context west apply -f -
   moorline agent rbac --user-prefix hub: --allow-group hub:dev --map-user ann@example.com=ann --no-extra
-  moorline agent rbac --constrained --verb get,list,watch --no-extra --service-account ops/reader
+  moorline agent rbac --constrained --verb get,list,watch --resource pods,pods/log,deployments.apps --no-extra
 
 Give it the flags that the agent runs with: those that say whom the server may act as decide, the others are left out of
 account. Whoever applies the roles must have all rights in them.";

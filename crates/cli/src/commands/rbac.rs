@@ -1,6 +1,6 @@
 //! `moorline agent rbac`: the roles that an agent needs, to be applied in its cluster.
 
-use moorline_agent::rbac::{Wanted, render};
+use moorline_agent::rbac::{Constrained, Wanted, render};
 use serde_json::json;
 
 use crate::{
@@ -19,7 +19,7 @@ pub(super) fn run(args: RbacArgs, printer: &mut Printer<'_>) -> Result<(), Failu
     let wanted = Wanted {
         name: args.role_name,
         service_account: (account.0.to_owned(), account.1.to_owned()),
-        constrained: args.constrained.then_some(args.verbs),
+        constrained: args.constrained.then_some(Constrained { verbs: args.verbs, resources: args.resources }),
     };
     let rendered = render(&args.config, &wanted)
         .map_err(|error| Failure::bad_input(error.problems().iter().map(ToString::to_string)))?;
