@@ -97,15 +97,19 @@ fn is_secret_name(name: &str) -> bool {
 }
 
 fn is_secret_value(value: &str) -> bool {
+    // Nearly all are plain: neither a token nor a name and its value is written without one of these.
+    if !value.bytes().any(|byte| matches!(byte, b'%' | b'+' | b'=' | b'.' | b' ')) {
+        return false;
+    }
     let mut value = Cow::Borrowed(value);
     for _ in 0..DEPTH {
         if has_token(&value) || names_secret(&value) {
             return true;
         }
-        let decoded = decode(&value).into_owned();
-        if decoded == value {
+        if !value.contains(['%', '+']) {
             return false;
         }
+        let decoded = decode(&value).into_owned();
         value = Cow::Owned(decoded);
     }
     has_token(&value) || names_secret(&value)
