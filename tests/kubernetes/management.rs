@@ -194,11 +194,13 @@ async fn until(client: &Client, code: StatusCode) -> Answer {
 
 /// A watch that has begun.
 async fn watch(client: &Client) -> Incoming {
-    let path = at(NAME, "/api/v1/namespaces/shops/configmaps?watch=true");
+    // From whatever state is known: for the newest, kube-apiserver may give up waiting after three seconds.
+    let path = at(NAME, "/api/v1/namespaces/shops/configmaps?watch=true&resourceVersion=0&timeoutSeconds=600");
     let response = client.send(client.request(Method::GET, &path)).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     let mut body = response.into_body();
-    assert!(body.frame().await.unwrap().unwrap().is_data());
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert!(first.starts_with(b"{\"type\":\"ADDED\""), "{first:?}");
     body
 }
 

@@ -1,7 +1,10 @@
 //! Whoever is at work when their right or their credential is taken stops working: a watch and a real `kubectl exec` end
 //! within the time for which answers are remembered and one look more, and the next request is refused.
 
+use std::time::Duration;
+
 use http::StatusCode;
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use moorline_testkit::client::Client;
 use moorline_testkit::house::Server;
@@ -16,6 +19,9 @@ use super::{
 use crate::kube::{Kube, Running};
 use crate::stage::{Cluster, cluster};
 use crate::tunnel::enroll_in;
+
+/// In which it is asked again several times, whatever was remembered.
+const LOOKS: Duration = Duration::from_secs(4);
 
 /// Somebody's work: both kinds of requests that run long.
 struct Work {
@@ -34,7 +40,19 @@ impl Work {
         let client = server.admin_client().unwrap().with_token(token);
         until(&client, StatusCode::OK).await;
         let kube = kubectl(server, managed, name, token);
-        Self { watch: watch(&client).await, exec: exec(&kube).await, client, kube }
+        let mut work = Self { watch: watch(&client).await, exec: exec(&kube).await, client, kube };
+        work.goes_on().await;
+        work
+    }
+
+    /// Nothing ends of what is asked about again and again with a yes.
+    async fn goes_on(&mut self) {
+        let end = tokio::time::Instant::now() + LOOKS;
+        while let Ok(frame) = tokio::time::timeout_at(end, self.watch.frame()).await {
+            assert!(frame.expect("the watch ended").unwrap().is_data());
+        }
+        self.exec.say("still here\n").await;
+        assert_eq!(self.exec.line().await, "still here");
     }
 
     /// Asserts that it ends, and that nothing more begins.
