@@ -11,7 +11,7 @@ use moorline_testkit::{
 use tokio::task::JoinSet;
 
 use super::{
-    house::{Agent, Server, server_flags, until},
+    house::{Agent, BEAT, Server, server_flags, until},
     namespace::{Namespace, Wire, alone, retransmitted},
 };
 
@@ -27,13 +27,19 @@ struct Far {
 }
 
 impl Far {
-    async fn new() -> Self {
+    async fn new(beat: &str) -> Self {
         let there = Namespace::new();
         let (tunnel, users) = (there.wire(1).await, there.wire(2).await);
         let directory = tempfile::tempdir().unwrap();
         let (agents_at, users_at) = (format!("{}:0", tunnel.far()), format!("{}:0", users.far()));
-        let flags = ["--tunnel-listen", &agents_at, "--gateway-listen", &users_at, "--admin-listen", &users_at];
-        let command = there.command(env!("CARGO_BIN_EXE_moorline"), &server_flags(directory.path(), &flags));
+        let flags = [
+            ["--tunnel-listen", &agents_at],
+            ["--gateway-listen", &users_at],
+            ["--admin-listen", &users_at],
+            ["--heartbeat-interval", beat],
+        ];
+        let command =
+            there.command(env!("CARGO_BIN_EXE_moorline"), &server_flags(directory.path(), flags.as_flattened()));
         Self { server: Server::run(directory, command).await, tunnel, _users: users, _there: there }
     }
 }
@@ -46,7 +52,7 @@ async fn f03_packets_that_are_dropped_on_the_way_are_found() {
 #[tokio::test]
 #[ignore = "needs a network namespace of its own; run by the test above"]
 async fn dropped_packets() {
-    let (far, upstream) = (Far::new().await, Upstream::start().await.unwrap());
+    let (far, upstream) = (Far::new(BEAT).await, Upstream::start().await.unwrap());
     let agent = Agent::start(&far.server.create("east").await, far.server.tunnel, &upstream).await;
     far.server.connected("east").await;
     let user = far.server.user();
@@ -84,7 +90,8 @@ async fn f15_large_bodies_arrive_whole_over_a_wire_that_loses_packets() {
 #[ignore = "needs a network namespace of its own; run by the test above"]
 async fn lost_packets() {
     const SIZE: usize = 48 << 20;
-    let (far, upstream) = (Far::new().await, Upstream::start().await.unwrap());
+    // With the patience of a real server: TCP waits longer each time that it loses what it sends again.
+    let (far, upstream) = (Far::new("5s").await, Upstream::start().await.unwrap());
     let _agent = Agent::start(&far.server.create("east").await, far.server.tunnel, &upstream).await;
     far.server.connected("east").await;
     let user = far.server.user();
