@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// More than any table of tokens or policy that can be read has; a larger file is a mistake.
-const MAX_FILE: u64 = 16 * 1024 * 1024;
+pub(crate) const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// A value that is read from a file, with the hash of what it was read from.
 pub(crate) struct Read<T> {

@@ -129,6 +129,11 @@ fn make(state: &State, identity: &Identity, grant: &Grant) -> Answer<CreatedUser
     let table = read(&file)?;
     let (table, id) =
         StaticTokens::with(&table, &token, identity).map_err(|error| not_added(state, identity.user(), &error))?;
+    // A file that is too large to be read again could neither be started from nor be revoked in.
+    if table.len() as u64 > reload::MAX_FILE {
+        let text = format!("the table of tokens would be larger than the {} bytes that it may have", reload::MAX_FILE);
+        return Err(about(state, Status::failure(403, Reason::Forbidden, text), identity.user()));
+    }
     write(state, &file, table)?;
     let (by, rule) = (grant.authenticated().user(), grant.rule());
     tracing::info!(name = identity.user(), token_id = %id, user = by, rule, "user created");

@@ -135,3 +135,23 @@ async fn users_made_at_once_are_all_there_and_a_broken_table_is_left_alone() {
     assert_eq!(fs::read_to_string(house.state.tokens()).unwrap(), broken);
     drop(house.ended().await);
 }
+
+#[tokio::test]
+async fn the_table_never_grows_too_large_to_be_read_again() {
+    const MAX_FILE: usize = 16 * 1024 * 1024;
+    let _logs = Logs::capture();
+    let house = House::start().await;
+    let admin = house.user();
+    let (code, body) = admin.ask(Method::POST, paths::USERS, r#"{"name":"bob"}"#).await;
+    assert_eq!(code, StatusCode::CREATED, "{body}");
+    let mut table = fs::read_to_string(house.state.tokens()).unwrap();
+    table += &format!("#{}\n", "x".repeat(MAX_FILE - table.len() - 40));
+    fs::write(house.state.tokens(), &table).unwrap();
+    let (code, answer) = admin.ask(Method::POST, paths::USERS, r#"{"name":"eve"}"#).await;
+    assert_eq!(code, StatusCode::FORBIDDEN, "{answer}");
+    assert!(answer.contains("would be larger than"), "{answer}");
+    assert_eq!(fs::read_to_string(house.state.tokens()).unwrap().len(), table.len());
+    // Who has a token can still be revoked.
+    assert_eq!(admin.ask(Method::DELETE, &paths::user("bob"), "").await.0, StatusCode::OK);
+    drop(house.ended().await);
+}
