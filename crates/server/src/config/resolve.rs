@@ -315,8 +315,9 @@ impl Found {
 
     /// A duration above zero.
     pub(super) fn span(&mut self, flag: &str, text: Option<&str>, default: &str) -> Duration {
+        let before = self.0.0.len();
         let span = self.wait(flag, text, default);
-        if span.is_zero() && text.map(str::trim) == Some("0") {
+        if span.is_zero() && self.0.0.len() == before {
             self.0.add(flag, "0 would leave no time at all", DURATION_REMEDY);
         }
         span

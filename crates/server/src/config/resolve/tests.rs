@@ -127,7 +127,7 @@ fn what_is_meant_for_kubernetes_needs_kubernetes() {
         kubeconfig: Some("/nowhere/kubeconfig".into()),
         api_audiences: vec!["moorline".to_owned()],
         authentication_cache_ttl: Some("0".to_owned()),
-        kubernetes_timeout: Some("0".to_owned()),
+        kubernetes_timeout: Some("0s".to_owned()),
         ..raw(dir.path())
     };
     let problems = Config::resolve(raw.clone()).unwrap_err().to_string();
