@@ -108,3 +108,13 @@ metadata: {name: all}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "moorline:admins"}]
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: all}
 "#;
+
+#[tokio::test]
+async fn whoever_shows_no_credential_learns_no_rule() {
+    let house = House::with("", |raw| raw.anonymous_auth = true).await;
+    let nobody = house.user(ALICE).without_token();
+    let question = json!({ "verb": "get", "resource": "managedclusters", "name": "east" }).to_string();
+    let answer = nobody.ask(nobody.request_with(Method::POST, "/v1/accessreviews", full(question))).await.unwrap();
+    assert_eq!(answer.code.as_u16(), 403, "{}", answer.body);
+    assert_eq!(nobody.get("/clusters/east/api").await.unwrap().code.as_u16(), 403);
+}

@@ -12,6 +12,7 @@ use std::{
 use thiserror::Error;
 use tokio::{
     sync::{
+        Semaphore,
         mpsc::{self, OwnedPermit, error::TrySendError},
         oneshot,
     },
@@ -71,6 +72,9 @@ impl Unrecorded {
 pub(super) struct Queue {
     mode: Mode,
     entries: mpsc::Sender<Queued>,
+    /// Held by the one request that is taking its two places: were several to take one each of the last, all would wait
+    /// for the second in vain.
+    turn: Semaphore,
     bytes: Arc<AtomicUsize>,
     metrics: SinkMetrics,
     trouble: Throttle,
@@ -102,7 +106,14 @@ pub(super) struct Place {
 pub(super) fn queue(config: QueueConfig, metrics: SinkMetrics) -> (Queue, Taker) {
     let (sender, entries) = mpsc::channel(config.buffer);
     let trouble = Throttle::default();
-    let queue = Queue { mode: config.mode, entries: sender, bytes: Arc::default(), metrics: metrics.clone(), trouble };
+    let queue = Queue {
+        mode: config.mode,
+        entries: sender,
+        turn: Semaphore::new(1),
+        bytes: Arc::default(),
+        metrics: metrics.clone(),
+        trouble,
+    };
     (queue, Taker { entries, config, metrics })
 }
 
@@ -129,8 +140,10 @@ impl Queue {
     pub(super) async fn admit(&self, entry: Entry) -> Result<Place, Unrecorded> {
         let unrecorded = Unrecorded { sink: self.metrics.sink };
         let admitted = tokio::time::timeout(PATIENCE, async {
-            let permit = self.entries.clone().reserve_owned().await.ok()?;
-            let room = self.entries.reserve().await.ok()?;
+            let (permit, room) = {
+                let _turn = self.turn.acquire().await.ok()?;
+                (self.entries.clone().reserve_owned().await.ok()?, self.entries.reserve().await.ok()?)
+            };
             let (told, written) = oneshot::channel();
             room.send(Queued::new(entry, &self.bytes, Some(told)));
             let place = Place { permit, bytes: Arc::clone(&self.bytes) };

@@ -198,6 +198,22 @@ async fn in_blocking_mode_a_request_waits_until_it_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn in_blocking_mode_nobody_waits_with_half_of_what_another_waits_for() {
+    let rig = Rig::new(config(Mode::Blocking, 4), None);
+    let began = tokio::time::Instant::now();
+    let all = (0..8).map(|number| {
+        let mut trail = trail(&rig.audit, number);
+        async move {
+            trail.receipt(false).await.unwrap();
+            end(trail);
+        }
+    });
+    futures_util::future::join_all(all).await;
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    assert_eq!(rig.metrics.late.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn in_blocking_mode_a_sink_that_fails_refuses_at_once() {
     let rig = Rig::new(config(Mode::Blocking, 8), None);
     rig.does.send_replace(Does::Fails);

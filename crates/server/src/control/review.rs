@@ -1,6 +1,6 @@
 //! What the caller may do, and by which rule: the question behind `moorline auth can-i`.
 //!
-//! Everybody may ask about themselves, as in Kubernetes. To ask about somebody else takes the right to act as them.
+//! Every user may ask about themselves, as in Kubernetes. To ask about somebody else takes the right to act as them.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use axum::{Extension, body::Body, extract::State as Shared, response::Response};
 use http::StatusCode;
 use moorline_access::{Action, Attributes, Decision};
 use moorline_api::{AccessAnswer, AccessQuestion};
+use moorline_model::{Reason, Status};
 
 use super::answer::{Answer, Failure, json, receive};
 use crate::{front::Caller, state::State};
@@ -24,6 +25,11 @@ pub(super) async fn review(
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Answer<Response> {
+    // As in Kubernetes, where that is a right of `system:authenticated`: rules have names, and these are nobody's business.
+    if caller.identity == moorline_access::anonymous() {
+        let text = "whoever shows no credential may not ask what anybody may do";
+        return Err(Failure::from(Status::failure(403, Reason::Forbidden, text)));
+    }
     let question = read(body).await?;
     let group = question.group.clone().unwrap_or_else(|| usual_group(&state, &question.verb, &question.resource));
     let given = |text: &'_ Option<String>| text.clone().filter(|text| !text.is_empty());
