@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use moorline_testkit::client::{Answer, Client, LIMIT, full};
 use moorline_testkit::eventually;
 use moorline_testkit::house::{Agent, Server};
@@ -165,6 +166,9 @@ async fn an_issuer_may_go_and_come_back_with_other_keys() {
     let Some(rig) = Rig::build("absent", DexOptions::default()).await else { return };
     let old = rig.token("moorline", &ANN).await;
     assert_eq!(rig.code(&old).await, StatusCode::OK);
+    let client = rig.client(&old);
+    let path = rig.path("/api/v1/namespaces?watch=true&resourceVersion=0&timeoutSeconds=600");
+    let mut watch = client.send(client.request(Method::GET, &path)).await.unwrap().into_body();
     rig.dex.stop();
     rig.dex.token("moorline", &ANN).await.unwrap_err();
     // Longer than a user is remembered.
@@ -172,6 +176,7 @@ async fn an_issuer_may_go_and_come_back_with_other_keys() {
     while away.elapsed() < Duration::from_secs(3) {
         assert_eq!(rig.code(&old).await, StatusCode::OK, "the issuer is away, its keys are not");
     }
+    assert!(!ended(&mut watch, Duration::from_millis(100)).await, "nor is what runs");
     rig.dex.start_again().await.unwrap();
     let new = rig.token("moorline", &ANN).await;
     // Meanwhile the answer is 503, never 401: nobody throws a good token away.
@@ -183,7 +188,14 @@ async fn an_issuer_may_go_and_come_back_with_other_keys() {
     known.await.unwrap();
     // Its key is gone. It is so young that its key might still come, until the keys are fetched once more.
     rig.until(&old, StatusCode::UNAUTHORIZED).await;
+    assert!(ended(&mut watch, Duration::from_secs(LATE)).await, "what runs ends with the key");
     assert_eq!(rig.code(&new).await, StatusCode::OK);
+}
+
+/// Whether a body ends within that time, however it does.
+async fn ended(body: &mut Incoming, within: Duration) -> bool {
+    let end = async { while let Some(Ok(_frame)) = body.frame().await {} };
+    tokio::time::timeout(within, end).await.is_ok()
 }
 
 /// Dex looks for keys whose time is over every 30 seconds.
@@ -221,8 +233,7 @@ async fn what_runs_ends_with_its_token() {
     let late = Duration::from_secs(life.as_secs() + LATE);
     for (version, mut body, _connection) in bodies {
         // However it ends, what counts is when.
-        let ended = async { while let Some(Ok(_frame)) = body.frame().await {} };
-        tokio::time::timeout(late, ended).await.unwrap_or_else(|_elapsed| panic!("over {version:?} it goes on"));
+        assert!(ended(&mut body, late).await, "over {version:?} it goes on");
         assert!(began.elapsed() >= life, "over {version:?} it ended with a good token: {:?}", began.elapsed());
     }
     assert_eq!(rig.code(&token).await, StatusCode::UNAUTHORIZED);
