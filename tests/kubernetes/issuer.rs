@@ -9,10 +9,11 @@ use hyper::body::Incoming;
 use moorline_testkit::client::{Answer, Client, LIMIT, full};
 use moorline_testkit::eventually;
 use moorline_testkit::house::{Agent, Server};
-use moorline_testkit::kubernetes::{Dex, DexOptions, Person};
+use moorline_testkit::kubernetes::{Credential, Dex, DexOptions, Kubectl, Person, PodSpec, write_kubeconfig};
 use moorline_testkit::logs::Logs;
 use serde_json::{Value, json};
 
+use crate::kube::{Kube, Running};
 use crate::stage::cluster;
 
 pub(crate) const ANN: Person =
@@ -114,6 +115,23 @@ impl Rig {
         format!("/clusters/{}{path}", self.name)
     }
 
+    /// A `kubectl exec` in the middle of a talk.
+    async fn exec(&self, token: &str) -> Running {
+        let managed = cluster(0).await.unwrap();
+        let pod = PodSpec { namespace: self.name.to_owned(), ..PodSpec::idle("idle") };
+        managed.plane.add_pod(&managed.node, &pod).await.unwrap();
+        let kubeconfig = self.server.directory().join("ann.kubeconfig");
+        let ca = std::fs::read_to_string(self.server.directory().join("gateway-ca.crt")).unwrap();
+        let url = format!("https://{}/clusters/{}", self.server.gateway, self.name);
+        write_kubeconfig(&kubeconfig, &url, &ca, &Credential::Token(token)).unwrap();
+        let (tools, prefix, namespace) = (managed.plane.tools().clone(), String::new(), self.name.to_owned());
+        let kube = Kube { tools, version: Kubectl::New, kubeconfig, prefix, namespace };
+        let mut exec = kube.start(&["exec", "-i", "idle", "--", "cat"]);
+        exec.say("hello\n").await;
+        assert_eq!(exec.line().await, "hello");
+        exec
+    }
+
     /// Asks the managed kube-apiserver who one is.
     async fn who(&self, token: &str) -> Answer {
         let client = self.client(token);
@@ -169,6 +187,7 @@ async fn an_issuer_may_go_and_come_back_with_other_keys() {
     let client = rig.client(&old);
     let path = rig.path("/api/v1/namespaces?watch=true&resourceVersion=0&timeoutSeconds=600");
     let mut watch = client.send(client.request(Method::GET, &path)).await.unwrap().into_body();
+    let mut exec = rig.exec(&old).await;
     rig.dex.stop();
     rig.dex.token("moorline", &ANN).await.unwrap_err();
     // Longer than a user is remembered.
@@ -177,6 +196,8 @@ async fn an_issuer_may_go_and_come_back_with_other_keys() {
         assert_eq!(rig.code(&old).await, StatusCode::OK, "the issuer is away, its keys are not");
     }
     assert!(!ended(&mut watch, Duration::from_millis(100)).await, "nor is what runs");
+    exec.say("still here\n").await;
+    assert_eq!(exec.line().await, "still here");
     rig.dex.start_again().await.unwrap();
     let new = rig.token("moorline", &ANN).await;
     // Meanwhile the answer is 503, never 401: nobody throws a good token away.
@@ -189,6 +210,9 @@ async fn an_issuer_may_go_and_come_back_with_other_keys() {
     // Its key is gone. It is so young that its key might still come, until the keys are fetched once more.
     rig.until(&old, StatusCode::UNAUTHORIZED).await;
     assert!(ended(&mut watch, Duration::from_secs(LATE)).await, "what runs ends with the key");
+    let (code, ..) =
+        tokio::time::timeout(Duration::from_secs(LATE), exec.end_with_rest()).await.expect("the exec goes on");
+    assert_ne!(code, Some(0));
     assert_eq!(rig.code(&new).await, StatusCode::OK);
 }
 
