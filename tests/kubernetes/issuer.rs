@@ -77,8 +77,8 @@ impl Rig {
         let plane = &cluster(0).await?.plane;
         let dex = Dex::start(plane.tools(), &[ANN, BEN, MALLORY], options).await.unwrap();
         let directory = tempfile::tempdir().unwrap();
-        let ca_file = directory.path().join("dex.crt");
-        std::fs::write(&ca_file, dex.authority_pem()).unwrap();
+        let config = directory.path().join("authentication.yaml");
+        std::fs::write(&config, believing(&dex)).unwrap();
         let tokens = "admins-token-3c9d1f,admin,admin-uid\n";
         moorline_process::write_private(&directory.path().join("tokens.csv"), tokens.as_bytes()).unwrap();
         moorline_process::write_private(&directory.path().join("policy.yaml"), POLICY.as_bytes()).unwrap();
@@ -86,13 +86,7 @@ impl Rig {
         let server = Server::start_in(directory, |raw| {
             raw.heartbeat_interval = text("1s");
             raw.recheck_interval = text("1s");
-            raw.oidc.oidc_issuer_url = Some(dex.issuer());
-            raw.oidc.oidc_client_id = text("moorline");
-            raw.oidc.oidc_ca_file = Some(ca_file);
-            raw.oidc.oidc_username_claim = text("email");
-            raw.oidc.oidc_username_prefix = text("oidc:");
-            raw.oidc.oidc_groups_claim = text("groups");
-            raw.oidc.oidc_groups_prefix = text("oidc:");
+            raw.oidc.authentication_config = Some(config);
             raw.oidc.oidc_cache_time = text("1s");
         });
         let server = server.await.unwrap();
@@ -152,6 +146,25 @@ impl Rig {
     }
 }
 
+/// A configuration that believes a Dex.
+fn believing(dex: &Dex) -> String {
+    let rules = json!({
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AuthenticationConfiguration",
+        "jwt": [{
+            "issuer": { "url": dex.issuer(), "audiences": ["moorline"], "certificateAuthority": dex.authority_pem() },
+            "claimMappings": {
+                "username": { "claim": "email", "prefix": "oidc:" },
+                "groups": { "claim": "groups", "prefix": "oidc:" },
+                "uid": { "claim": "sub" },
+                "extra": [{ "key": "example.com/issuer", "valueExpression": "claims.iss" }],
+            },
+        }],
+    });
+    // JSON is YAML.
+    rules.to_string()
+}
+
 /// Which key signed a token.
 fn key_of(token: &str) -> String {
     use base64::Engine as _;
@@ -168,6 +181,8 @@ async fn a_token_of_the_issuer_makes_the_user() {
     let review: Value = serde_json::from_str(&answer.body).unwrap();
     let info = &review["status"]["userInfo"];
     assert_eq!((&info["username"], &info["groups"]), (&json!(ANN_THERE), &json!(GROUPS_THERE)));
+    assert!(info["uid"].as_str().is_some_and(|uid| !uid.is_empty()), "{review}");
+    assert_eq!(info["extra"]["example.com/issuer"], json!([rig.dex.issuer()]));
 
     let foreign = rig.who(&rig.token("somebody-else", &ANN).await).await;
     assert_eq!(foreign.code, StatusCode::UNAUTHORIZED, "a token for another audience: {}", foreign.body);

@@ -37,7 +37,7 @@ impl ControlPlane {
             { "apiGroups": [""], "resources": ["users", "groups", "serviceaccounts"], "verbs": ["impersonate"] },
             {
                 "apiGroups": ["authentication.k8s.io"],
-                // Rules know no `userextras/*`: each key stands for itself. These are a service account's.
+                // Rules know no `userextras/*`: each key stands for itself. These are a service account's, and one of an issuer.
                 "resources": [
                     "uids",
                     "userextras/authentication.kubernetes.io/credential-id",
@@ -45,6 +45,7 @@ impl ControlPlane {
                     "userextras/authentication.kubernetes.io/node-uid",
                     "userextras/authentication.kubernetes.io/pod-name",
                     "userextras/authentication.kubernetes.io/pod-uid",
+                    "userextras/example.com/issuer",
                 ],
                 "verbs": ["impersonate"],
             },
