@@ -5,6 +5,7 @@
 
 mod cluster;
 mod cluster_name;
+mod finding;
 mod fingerprint;
 mod identity;
 mod ids;
@@ -14,6 +15,7 @@ mod timestamp;
 
 pub use cluster::{ActiveFingerprint, ClusterRecord, Dialect};
 pub use cluster_name::{ClusterName, InvalidClusterName};
+pub use finding::{Finding, Report, Verdict};
 pub use fingerprint::{Fingerprint, InvalidFingerprint};
 pub use identity::{Identity, IdentityPart, InvalidIdentity, limits as identity_limits};
 pub use ids::{ClusterUid, InvalidId, RequestId, SessionId};
