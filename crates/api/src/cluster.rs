@@ -194,15 +194,12 @@ mod tests {
     fn a_cluster_has_kubernetes_shape() {
         let created = Timestamp::from_unix_seconds(1_795_233_180);
         let record = ClusterRecord {
-            name: "east".parse().unwrap(),
-            uid: ClusterUid::from_bytes([0x11; 16]),
             labels: BTreeMap::from([("zone".to_owned(), "eu".to_owned())]),
-            dialect: Dialect::Moorline,
             fingerprints: vec![ActiveFingerprint {
                 fingerprint: Fingerprint::from_bytes([0xab; 32]),
                 not_after: Timestamp::from_unix_seconds(1_826_769_180),
             }],
-            created,
+            ..ClusterRecord::new("east".parse().unwrap(), ClusterUid::from_bytes([0x11; 16]), created)
         };
         let status = ManagedClusterStatus {
             connected: true,

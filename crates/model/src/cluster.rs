@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterName, ClusterUid, Fingerprint, Timestamp};
+use crate::{ClusterName, ClusterUid, Fingerprint, JoinToken, Timestamp};
+
+/// Fingerprints that once stood for a cluster and that a record remembers: the newest.
+pub const MAX_RETIRED: usize = 16;
 
 /// What a cluster's agent speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,6 +46,20 @@ pub struct ActiveFingerprint {
     pub not_after: Timestamp,
 }
 
+/// How agents of a cluster may join by what its Kubernetes attests, without a secret that somebody carries there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attestation {
+    /// The issuer of the cluster's service-account tokens, as their `iss` says.
+    pub issuer: String,
+    /// The audience that a token must be for.
+    pub audience: String,
+    /// The service account: the `sub` of its tokens, `system:serviceaccount:NAMESPACE:NAME`.
+    pub subject: String,
+    /// The issuer's public keys, a JSON Web Key Set; where there is none they are fetched from the issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwks: Option<String>,
+}
+
 /// A managed cluster as the store keeps it. Fields that this version does not know are ignored when read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterRecord {
@@ -56,13 +73,61 @@ pub struct ClusterRecord {
     /// What its agent speaks.
     #[serde(default)]
     pub dialect: Dialect,
-    /// The certificates that may stand for it: one, or two while a renewal overlaps.
+    /// The certificates that may stand for it: none before it was enrolled, one, or two while a renewal overlaps.
+    #[serde(default)]
     pub fingerprints: Vec<ActiveFingerprint>,
+    /// Certificates that stood for it and no longer do, the newest last: whoever shows one is told so. At most
+    /// [`MAX_RETIRED`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retired: Vec<Fingerprint>,
+    /// When its certificates were revoked; none since it was enrolled last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<Timestamp>,
+    /// Tokens with which an agent may join as this cluster. At most [`crate::MAX_JOIN_TOKENS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub join_tokens: Vec<JoinToken>,
+    /// How agents may join without such a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<Attestation>,
+    /// The namespace of Calico's operator in the cluster, where it is not the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator_namespace: Option<String>,
+    /// The certificate that its owner brought, in PEM, instead of one that was signed here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
     /// When it was registered.
     pub created: Timestamp,
 }
 
 impl ClusterRecord {
+    /// A cluster that is registered and not enrolled: no certificate stands for it yet.
+    #[must_use]
+    pub fn new(name: ClusterName, uid: ClusterUid, created: Timestamp) -> Self {
+        Self {
+            name,
+            uid,
+            labels: BTreeMap::new(),
+            dialect: Dialect::default(),
+            fingerprints: Vec::new(),
+            retired: Vec::new(),
+            revoked: None,
+            join_tokens: Vec::new(),
+            attestation: None,
+            operator_namespace: None,
+            certificate: None,
+            created,
+        }
+    }
+
+    /// Takes certificates out for which `keep` says no, and remembers that they stood for this cluster.
+    pub fn retire(&mut self, mut keep: impl FnMut(&ActiveFingerprint) -> bool) {
+        let (kept, retired) = std::mem::take(&mut self.fingerprints).into_iter().partition(|active| keep(active));
+        self.fingerprints = kept;
+        let retired: Vec<ActiveFingerprint> = retired;
+        self.retired.extend(retired.iter().map(|active| active.fingerprint));
+        self.retired.drain(..self.retired.len().saturating_sub(MAX_RETIRED));
+    }
+
     /// Whether a certificate with this fingerprint may stand for the cluster.
     #[must_use]
     pub fn accepts(&self, fingerprint: &Fingerprint) -> bool {
@@ -77,15 +142,17 @@ mod tests {
     #[test]
     fn survives_json_and_ignores_what_later_versions_add() {
         let record = ClusterRecord {
-            name: "east".parse().unwrap(),
-            uid: ClusterUid::from_bytes([7; 16]),
             labels: BTreeMap::from([("zone".to_owned(), "eu".to_owned())]),
             dialect: Dialect::Guardian,
             fingerprints: vec![ActiveFingerprint {
                 fingerprint: Fingerprint::from_bytes([1; 32]),
                 not_after: Timestamp::from_unix_seconds(2_000_000_000),
             }],
-            created: Timestamp::from_unix_seconds(1_000_000_000),
+            ..ClusterRecord::new(
+                "east".parse().unwrap(),
+                ClusterUid::from_bytes([7; 16]),
+                Timestamp::from_unix_seconds(1_000_000_000),
+            )
         };
         let mut json = serde_json::to_value(&record).unwrap();
         assert_eq!(json["dialect"], "guardian");
@@ -93,5 +160,25 @@ mod tests {
         assert_eq!(serde_json::from_value::<ClusterRecord>(json).unwrap(), record);
         assert!(record.accepts(&Fingerprint::from_bytes([1; 32])));
         assert!(!record.accepts(&Fingerprint::from_bytes([2; 32])));
+    }
+
+    #[test]
+    fn remembers_a_bounded_number_of_what_it_retired() {
+        let active = |number| ActiveFingerprint {
+            fingerprint: Fingerprint::from_bytes([number; 32]),
+            not_after: Timestamp::from_unix_seconds(2_000_000_000),
+        };
+        let mut record = ClusterRecord::new(
+            "east".parse().unwrap(),
+            ClusterUid::from_bytes([7; 16]),
+            Timestamp::from_unix_seconds(1_000_000_000),
+        );
+        for number in 0..20 {
+            record.fingerprints = vec![active(number), active(number + 1)];
+            record.retire(|kept| kept.fingerprint != active(number).fingerprint);
+            assert_eq!(record.fingerprints, [active(number + 1)]);
+        }
+        assert_eq!(record.retired.len(), MAX_RETIRED);
+        assert_eq!(record.retired.last(), Some(&active(19).fingerprint));
     }
 }

@@ -26,6 +26,7 @@ use load::Doors;
 use crate::{
     audit::{Sinks, WebhookSink},
     clock,
+    clusters::Clusters,
     config::{Config, Problems},
     control::{self, issue::Issuer},
     front::{self, Gateway, authn::Chain, pool::PoolContext},
@@ -152,11 +153,11 @@ impl App {
             authenticators.push(tokens);
         }
         let (audit, sinks) = loaded.audit.unzip();
+        let clusters = Arc::new(Registry::new(records));
         let state = Arc::new(State {
             audit,
-            registry: Registry::new(records),
-            store: Arc::new(store),
-            changes: Mutex::new(()),
+            clusters: Clusters::new(store, Arc::clone(&clusters), metrics.clusters.clone(), tasks.clone()),
+            registry: clusters,
             started: clock::now(),
             issuer: Issuer::new(loaded.issuer_authority, config.agent_certificate_life, address),
             policy: ArcSwap::from_pointee(loaded.policy.value),

@@ -7,6 +7,7 @@ mod app;
 mod audit;
 pub mod bootstrap;
 mod clock;
+mod clusters;
 pub mod config;
 mod control;
 mod front;

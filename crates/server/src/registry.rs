@@ -1,7 +1,7 @@
 //! Which clusters there are and which sessions they have: the only way from a permit to a stream.
 //!
 //! `front` asks it for a route with each request, `tunnel` brings sessions in and out, `control` clusters. It touches
-//! memory only: what must last is in the store, which is read once at the start.
+//! memory only: what must last is in the store, and comes here from there by `clusters`.
 
 mod cluster;
 
@@ -131,10 +131,22 @@ impl Registry {
     pub(crate) fn insert(&self, record: ClusterRecord) {
         let cluster = Arc::new(Cluster::new(record));
         let mut index = self.write();
-        for active in &cluster.record().fingerprints {
-            index.by_fingerprint.insert(active.fingerprint, Arc::clone(&cluster));
-        }
-        index.by_name.insert(cluster.record().name.clone(), cluster);
+        index.take(&cluster);
+        index.by_name.insert(cluster.name().clone(), cluster);
+    }
+
+    /// The store says something new of a cluster. Its sessions go on, save those whose certificate no longer stands for
+    /// it. One that is not here any more stays away.
+    pub(crate) fn update(&self, record: &ClusterRecord) {
+        let mut index = self.write();
+        let known = index.by_name.get(&record.name).filter(|cluster| cluster.record().uid == record.uid);
+        let Some(cluster) = known.cloned() else { return };
+        index.by_fingerprint.retain(|_, owner| !Arc::ptr_eq(owner, &cluster));
+        cluster.renew(record.clone());
+        index.take(&cluster);
+        drop(index);
+        // Whoever attaches from here on is held against the new record.
+        cluster.cut_disowned(record);
     }
 
     /// Takes a cluster out. The caller cuts its sessions.
@@ -171,6 +183,14 @@ impl Registry {
 
     fn write(&self) -> RwLockWriteGuard<'_, Index> {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Index {
+    fn take(&mut self, cluster: &Arc<Cluster>) {
+        for active in &cluster.record().fingerprints {
+            self.by_fingerprint.insert(active.fingerprint, Arc::clone(cluster));
+        }
     }
 }
 

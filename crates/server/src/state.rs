@@ -11,10 +11,10 @@ use moorline_kube::AccessReviews;
 use moorline_model::Timestamp;
 use moorline_mux::MemoryBudget;
 use moorline_process::{Phases, Tasks};
-use moorline_store::Embedded;
 
 use crate::{
     audit::Audit,
+    clusters::Clusters,
     config::{GatewayConfig, TunnelConfig},
     control::issue::Issuer,
     front::{authn::Chain, authz::Judge, pool::PoolContext},
@@ -25,11 +25,9 @@ use crate::{
 /// Shared by the gateway, the tunnel and the control API.
 pub(crate) struct State {
     /// Clusters and their sessions.
-    pub(crate) registry: Registry,
-    /// Where clusters are kept. Writes block: call it through [`Tasks::spawn_blocking`].
-    pub(crate) store: Arc<Embedded>,
-    /// Held while the set of clusters changes, in the store and in the registry together; on a thread for blocking work.
-    pub(crate) changes: Mutex<()>,
+    pub(crate) registry: Arc<Registry>,
+    /// The same clusters, to be changed.
+    pub(crate) clusters: Clusters,
     /// When this server was started.
     pub(crate) started: Timestamp,
     /// Signs the certificates of agents.

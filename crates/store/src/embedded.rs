@@ -113,27 +113,31 @@ impl Embedded {
         read.open_table(CLUSTERS).map_err(database)?.len().map_err(database)
     }
 
-    /// Changes the record of a cluster and gives it back as it is now. When this comes back, it is on the disk.
+    /// Changes the record of a cluster; gives it back as it is now, with what `change` answered. When this comes back, it
+    /// is on the disk.
     ///
     /// Nobody else changes the record between what `change` sees and what is written.
     ///
     /// # Errors
-    /// When there is no such cluster, or `change` touched what never changes, or a new certificate is another
+    /// When there is no such cluster, or `change` refused, or it touched what never changes, or a new certificate is another
     /// cluster's, or the store failed; nothing was written then.
-    pub fn update(
+    pub fn update<T, E>(
         &self,
         name: &ClusterName,
-        change: impl FnOnce(&mut ClusterRecord),
-    ) -> Result<ClusterRecord, UpdateError> {
+        change: impl FnOnce(&mut ClusterRecord) -> Result<T, E>,
+    ) -> Result<(ClusterRecord, T), UpdateError<E>> {
         let write = self.begin_write()?;
-        let changed = {
+        let answered = {
             let mut clusters = write.open_table(CLUSTERS).map_err(database)?;
             let before = match clusters.get(name.as_str()).map_err(database)? {
                 Some(json) => decode(name.as_str(), json.value())?,
                 None => return Err(UpdateError::NotFound(name.clone())),
             };
             let mut changed = before.clone();
-            change(&mut changed);
+            let answer = change(&mut changed).map_err(UpdateError::Refused)?;
+            if changed == before {
+                return Ok((changed, answer));
+            }
             if let Some(field) = immutable_change(&before, &changed) {
                 return Err(UpdateError::Immutable { name: name.clone(), field });
             }
@@ -143,10 +147,10 @@ impl Embedded {
                 return Err(UpdateError::FingerprintTaken { fingerprint, owner });
             }
             clusters.insert(name.as_str(), encode(&changed)?.as_slice()).map_err(database)?;
-            changed
+            (changed, answer)
         };
         write.commit().map_err(database)?;
-        Ok(changed)
+        Ok(answered)
     }
 
     /// Removes a cluster and gives back its last record, or `None` when there was none. When this comes back, it is
@@ -225,9 +229,9 @@ fn unreadable(name: &str, reason: &str) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, convert::Infallible};
 
-    use moorline_model::{ActiveFingerprint, ClusterUid, Dialect, Timestamp};
+    use moorline_model::{ActiveFingerprint, ClusterUid, Timestamp};
     use proptest::prelude::*;
 
     use super::*;
@@ -248,12 +252,12 @@ mod tests {
 
     fn record(name: &str, prints: &[u8]) -> ClusterRecord {
         ClusterRecord {
-            name: name.parse().unwrap(),
-            uid: ClusterUid::from_bytes([7; 16]),
-            labels: BTreeMap::new(),
-            dialect: Dialect::Moorline,
             fingerprints: prints.iter().copied().map(active).collect(),
-            created: Timestamp::from_unix_seconds(1_000_000_000),
+            ..ClusterRecord::new(
+                name.parse().unwrap(),
+                ClusterUid::from_bytes([7; 16]),
+                Timestamp::from_unix_seconds(1_000_000_000),
+            )
         }
     }
 
@@ -288,12 +292,15 @@ mod tests {
         let east = record("east", &[1]);
         store.create(&east).unwrap();
         store.create(&record("west", &[3])).unwrap();
-        let changed = store.update(&east.name, |record| record.fingerprints = vec![active(1), active(2)]).unwrap();
-        assert!(changed.accepts(&print(2)));
-        store.update(&east.name, |record| record.fingerprints = vec![active(2)]).unwrap();
+        let set = |fingerprints: &[ActiveFingerprint]| {
+            let fingerprints = fingerprints.to_vec();
+            store.update(&east.name, |record| Ok::<_, Infallible>(record.fingerprints = fingerprints))
+        };
+        assert!(set(&[active(1), active(2)]).unwrap().0.accepts(&print(2)));
+        set(&[active(2)]).unwrap();
         assert_eq!(store.by_fingerprint(&print(1)).unwrap(), None);
         assert!(store.by_fingerprint(&print(2)).unwrap().is_some());
-        let taken = store.update(&east.name, |record| record.fingerprints.push(active(3)));
+        let taken = set(&[active(2), active(3)]);
         assert!(matches!(taken, Err(UpdateError::FingerprintTaken { .. })));
         assert_eq!(store.get(&east.name).unwrap().unwrap().fingerprints, [active(2)]);
         assert_eq!(store.by_fingerprint(&print(3)).unwrap().unwrap().name.as_str(), "west");
@@ -304,11 +311,18 @@ mod tests {
         let (_dir, store) = store();
         let east = record("east", &[1]);
         store.create(&east).unwrap();
-        let renamed = store.update(&east.name, |record| record.name = "west".parse().unwrap());
+        let renamed = store.update(&east.name, |record| Ok::<_, Infallible>(record.name = "west".parse().unwrap()));
         assert!(matches!(renamed, Err(UpdateError::Immutable { field: "name", .. })));
-        let reborn = store.update(&east.name, |record| record.uid = ClusterUid::from_bytes([8; 16]));
+        let reborn =
+            store.update(&east.name, |record| Ok::<_, Infallible>(record.uid = ClusterUid::from_bytes([8; 16])));
         assert!(matches!(reborn, Err(UpdateError::Immutable { field: "uid", .. })));
-        assert!(matches!(store.update(&"north".parse().unwrap(), |_| ()), Err(UpdateError::NotFound(_))));
+        let absent = store.update(&"north".parse().unwrap(), |_| Ok::<_, Infallible>(()));
+        assert!(matches!(absent, Err(UpdateError::NotFound(_))));
+        let refused = store.update(&east.name, |record| {
+            record.fingerprints.clear();
+            Err::<(), _>("no")
+        });
+        assert!(matches!(refused, Err(UpdateError::Refused("no"))));
         assert_eq!(store.get(&east.name).unwrap(), Some(east));
     }
 
@@ -363,6 +377,7 @@ mod tests {
                         let name = format!("c{name}");
                         let change = |record: &mut ClusterRecord| {
                             record.fingerprints = prints.iter().copied().map(active).collect();
+                            Ok::<_, Infallible>(())
                         };
                         let free = model.contains_key(&name) && !taken(&model, &name, &prints);
                         prop_assert_eq!(store.update(&name.parse().unwrap(), change).is_ok(), free);

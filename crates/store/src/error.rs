@@ -91,7 +91,10 @@ pub enum CreateError {
 /// Why a cluster was not changed. Nothing was written.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum UpdateError {
+pub enum UpdateError<E> {
+    /// Whoever was to change it did not.
+    #[error("the change was refused")]
+    Refused(E),
     /// There is no such cluster.
     #[error("there is no cluster {0}")]
     NotFound(ClusterName),

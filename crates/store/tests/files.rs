@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use moorline_model::{ClusterRecord, ClusterUid, Dialect, Timestamp};
+use moorline_model::{ClusterRecord, ClusterUid, Timestamp};
 use moorline_store::{Embedded, OpenError};
 use redb::{Database, ReadableDatabase as _, TableDefinition};
 
@@ -37,12 +37,11 @@ impl Place {
 
 fn record(name: &str) -> ClusterRecord {
     ClusterRecord {
-        name: name.parse().unwrap(),
-        uid: ClusterUid::from_bytes([7; 16]),
-        labels: [].into(),
-        dialect: Dialect::Moorline,
-        fingerprints: Vec::new(),
-        created: Timestamp::from_unix_seconds(1_000_000_000),
+        ..ClusterRecord::new(
+            name.parse().unwrap(),
+            ClusterUid::from_bytes([7; 16]),
+            Timestamp::from_unix_seconds(1_000_000_000),
+        )
     }
 }
 

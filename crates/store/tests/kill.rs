@@ -6,12 +6,13 @@
 
 use std::{
     collections::BTreeSet,
+    convert::Infallible,
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Command, Stdio},
 };
 
-use moorline_model::{ActiveFingerprint, ClusterRecord, ClusterUid, Dialect, Fingerprint, Timestamp};
+use moorline_model::{ActiveFingerprint, ClusterRecord, ClusterUid, Fingerprint, Timestamp};
 use moorline_store::Embedded;
 
 const VICTIM: &str = "MOORLINE_STORE_TEST_VICTIM";
@@ -22,15 +23,16 @@ fn record(round: u32, serial: u32) -> ClusterRecord {
     fingerprint[..4].copy_from_slice(&round.to_be_bytes());
     fingerprint[4..8].copy_from_slice(&serial.to_be_bytes());
     ClusterRecord {
-        name: format!("r{round}-c{serial}").parse().unwrap(),
-        uid: ClusterUid::from_bytes([7; 16]),
         labels: [("padding".to_owned(), "x".repeat(40))].into(),
-        dialect: Dialect::Moorline,
         fingerprints: vec![ActiveFingerprint {
             fingerprint: Fingerprint::from_bytes(fingerprint),
             not_after: Timestamp::from_unix_seconds(2_000_000_000),
         }],
-        created: Timestamp::from_unix_seconds(1_000_000_000),
+        ..ClusterRecord::new(
+            format!("r{round}-c{serial}").parse().unwrap(),
+            ClusterUid::from_bytes([7; 16]),
+            Timestamp::from_unix_seconds(1_000_000_000),
+        )
     }
 }
 
@@ -44,7 +46,7 @@ fn be_the_victim(path: &Path, round: u32) -> ! {
         store.create(&record).unwrap();
         tell(&format!("+{}", record.name));
         if serial % 3 == 1 {
-            store.update(&record.name, |record| record.labels.clear()).unwrap();
+            store.update(&record.name, |record| Ok::<_, Infallible>(record.labels.clear())).unwrap();
         }
         if serial % 5 == 4 {
             tell(&format!("?{}", record.name));

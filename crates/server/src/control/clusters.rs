@@ -1,9 +1,6 @@
 //! Registering, showing and deleting clusters.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Extension,
@@ -14,10 +11,7 @@ use axum::{
 use http::StatusCode;
 use moorline_access::Grant;
 use moorline_api::{CreatedCluster, Enrolment, ManagedCluster, ManagedClusterList};
-use moorline_model::{
-    ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid, Dialect, Reason, Status, check_labels,
-};
-use moorline_store::CreateError;
+use moorline_model::{ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid, Reason, Status, check_labels};
 use serde::Deserialize;
 
 use super::{
@@ -25,7 +19,7 @@ use super::{
     answer::{Answer, Failure, json, receive},
     authorize, status,
 };
-use crate::{clock, front::Caller, state::State};
+use crate::{clock, clusters::ChangeError, front::Caller, state::State};
 
 /// Bytes of a request body: a name and at most 64 labels.
 const MAX_BODY: usize = 64 * 1024;
@@ -44,7 +38,7 @@ pub(super) async fn list(Shared(state): Shared<Arc<State>>, Extension(caller): E
     let _granted = authorize(&state, caller, "list", None).await?;
     let mut clusters = state.registry.clusters();
     clusters.sort_by(|one, other| one.name().cmp(other.name()));
-    let items = clusters.iter().map(|cluster| ManagedCluster::new(cluster.record(), status::of(cluster))).collect();
+    let items = clusters.iter().map(|cluster| ManagedCluster::new(&cluster.record(), status::of(cluster))).collect();
     Ok(json(StatusCode::OK, &ManagedClusterList::new(items)))
 }
 
@@ -57,7 +51,7 @@ pub(super) async fn get(
     let name = parse(&state, &name)?;
     let _granted = authorize(&state, caller, "get", Some(&name)).await?;
     let cluster = state.registry.by_name(&name).ok_or_else(|| Failure::not_found(&state.api_group, name.as_str()))?;
-    Ok(json(StatusCode::OK, &ManagedCluster::new(cluster.record(), status::of(&cluster))))
+    Ok(json(StatusCode::OK, &ManagedCluster::new(&cluster.record(), status::of(&cluster))))
 }
 
 /// `POST /v1/clusters`: the record, and the certificate and key of its agent, given once.
@@ -70,11 +64,7 @@ pub(super) async fn create(
     let grant = authorize(&state, caller, "create", None).await?;
     let (name, labels) = read(&state, body).await?;
     notes.names(name.as_str());
-    let shared = Arc::clone(&state);
-    // On a thread of its own it runs to its end, also when the caller hangs up: no record without its answer being
-    // made, no cluster in the store that the registry does not know.
-    let made = state.tasks.spawn_blocking("create-cluster", move || make(&shared, name, labels, &grant));
-    let created = made.await.map_err(|error| Failure::internal("create the cluster", &error))??;
+    let created = make(&state, name, labels, &grant).await?;
     Ok(json(StatusCode::CREATED, &created))
 }
 
@@ -86,11 +76,10 @@ pub(super) async fn delete(
 ) -> Answer<Response> {
     let name = parse(&state, &name)?;
     let grant = authorize(&state, caller, "delete", Some(&name)).await?;
-    let shared = Arc::clone(&state);
-    let removing = name.clone();
-    let removed = state.tasks.spawn_blocking("delete-cluster", move || remove(&shared, &removing, &grant));
-    let removed = removed.await.map_err(|error| Failure::internal("delete the cluster", &error))??;
-    let status = Status::success().about(&state.api_group, RESOURCE, removed.name.as_str());
+    let deleted = state.clusters.delete(&name).await;
+    deleted.map_err(|error| refused(&state, &name, "delete the cluster from its store", &error))?;
+    tracing::info!(cluster = %name, user = grant.authenticated().user(), rule = grant.rule(), "cluster deleted");
+    let status = Status::success().about(&state.api_group, RESOURCE, name.as_str());
     Ok(json(StatusCode::OK, &status))
 }
 
@@ -113,23 +102,22 @@ async fn read(state: &State, body: Body) -> Answer<(ClusterName, BTreeMap<String
     Ok((parsed, labels))
 }
 
-/// Blocks on the disk.
-fn make(state: &State, name: ClusterName, labels: BTreeMap<String, String>, grant: &Grant) -> Answer<CreatedCluster> {
+async fn make(
+    state: &State,
+    name: ClusterName,
+    labels: BTreeMap<String, String>,
+    grant: &Grant,
+) -> Answer<CreatedCluster> {
     let uid = ClusterUid::from_bytes(rand::random());
     let issued =
         state.issuer.issue(&name, &uid).map_err(|error| Failure::internal("sign the agent's certificate", &error))?;
     let record = ClusterRecord {
-        name,
-        uid,
         labels,
-        dialect: Dialect::Moorline,
         fingerprints: vec![ActiveFingerprint { fingerprint: issued.fingerprint, not_after: issued.not_after }],
-        created: clock::now(),
+        ..ClusterRecord::new(name, uid, clock::now())
     };
-    let _one_at_a_time = state.changes.lock().unwrap_or_else(PoisonError::into_inner);
-    state.store.create(&record).map_err(|error| refused(state, &record.name, &error))?;
-    state.registry.insert(record.clone());
-    state.metrics.clusters.inc();
+    let created = state.clusters.create(record.clone()).await;
+    created.map_err(|error| refused(state, &record.name, "keep the new cluster in its store", &error))?;
     let (cluster, rule) = (&record.name, grant.rule());
     tracing::info!(%cluster, user = grant.authenticated().user(), rule, fingerprint = %issued.fingerprint, "cluster created");
     let status = state.registry.by_name(&record.name).map(|cluster| status::of(&cluster)).unwrap_or_default();
@@ -144,29 +132,16 @@ fn make(state: &State, name: ClusterName, labels: BTreeMap<String, String>, gran
     })
 }
 
-/// Blocks on the disk.
-fn remove(state: &State, name: &ClusterName, grant: &Grant) -> Answer<ClusterRecord> {
-    let _one_at_a_time = state.changes.lock().unwrap_or_else(PoisonError::into_inner);
-    let deleted =
-        state.store.delete(name).map_err(|error| Failure::internal("delete the cluster from its store", &error))?;
-    if let Some(cluster) = state.registry.remove(name) {
-        cluster.retire();
-    }
-    let record = deleted.ok_or_else(|| Failure::not_found(&state.api_group, name.as_str()))?;
-    state.metrics.clusters.dec();
-    tracing::info!(cluster = %name, user = grant.authenticated().user(), rule = grant.rule(), "cluster deleted");
-    Ok(record)
-}
-
-fn refused(state: &State, name: &ClusterName, error: &CreateError) -> Failure {
+/// What a caller reads of a change that was not made; `what` completes "the server cannot".
+pub(super) fn refused(state: &State, name: &ClusterName, what: &'static str, error: &ChangeError) -> Failure {
     match error {
-        CreateError::Exists(_) => {
+        ChangeError::NotFound(_) => Failure::not_found(&state.api_group, name.as_str()),
+        ChangeError::Exists(_) => {
             let text = format!("{RESOURCE}.{} {:?} already exists", state.api_group, name.as_str());
             let status = Status::failure(409, Reason::AlreadyExists, text);
             Failure::from(status.about(&state.api_group, RESOURCE, name.as_str()))
         }
-        CreateError::FingerprintTaken { .. } | CreateError::Store(_) | _ => {
-            Failure::internal("keep the new cluster in its store", error)
-        }
+        ChangeError::FingerprintTaken { .. } | ChangeError::Failed(_) => Failure::internal(what, error),
+        ChangeError::Refused(never) => match *never {},
     }
 }

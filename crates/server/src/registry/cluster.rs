@@ -20,7 +20,9 @@ use crate::{
 
 /// One cluster.
 pub(crate) struct Cluster {
-    record: ClusterRecord,
+    name: ClusterName,
+    /// Replaced by the registry only, together with its index.
+    record: ArcSwap<ClusterRecord>,
     /// Oldest first. Written under the lock of `life`, read by every request.
     sessions: ArcSwap<Vec<Arc<Session>>>,
     life: Mutex<Life>,
@@ -101,17 +103,27 @@ impl Cluster {
             last_seen: None,
         };
         let life = Life { standing, kubernetes_version: None, agent_version: None };
-        Self { record, sessions: ArcSwap::default(), life: Mutex::new(life) }
+        Self {
+            name: record.name.clone(),
+            record: ArcSwap::from_pointee(record),
+            sessions: ArcSwap::default(),
+            life: Mutex::new(life),
+        }
     }
 
     /// What the store says of it.
-    pub(crate) fn record(&self) -> &ClusterRecord {
-        &self.record
+    pub(crate) fn record(&self) -> Arc<ClusterRecord> {
+        self.record.load_full()
+    }
+
+    /// The store says something new of it. Only the registry, which keeps its index in step, calls this.
+    pub(super) fn renew(&self, record: ClusterRecord) {
+        self.record.store(Arc::new(record));
     }
 
     /// Its name.
     pub(crate) fn name(&self) -> &ClusterName {
-        &self.record.name
+        &self.name
     }
 
     /// Its sessions, oldest first.
@@ -164,6 +176,16 @@ impl Cluster {
         sessions.retain(|other| !Arc::ptr_eq(other, session));
         self.sessions.store(Arc::new(sessions));
         self.reassess(&mut life, Some(why));
+    }
+
+    /// Cuts the sessions whose certificate no longer stands for it, with all that runs on them.
+    pub(super) fn cut_disowned(&self, record: &ClusterRecord) {
+        for session in self.sessions.load_full().iter() {
+            if !record.accepts(&session.about().fingerprint) {
+                session.leave();
+                session.orders().give(Order::Cut(CloseReason::Revoked));
+            }
+        }
     }
 
     /// Deleted, and taken out of the registry, so that no session may come any more: those that are there are cut with

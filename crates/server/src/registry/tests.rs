@@ -1,8 +1,8 @@
 //! Whose certificate brings a session in, and when it no longer does.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::net::SocketAddr;
 
-use moorline_model::{ActiveFingerprint, ClusterUid, Dialect};
+use moorline_model::{ActiveFingerprint, ClusterUid};
 use moorline_mux::{Config, Role};
 use moorline_process::Tasks;
 
@@ -17,31 +17,33 @@ fn certificate(number: u8) -> Fingerprint {
 
 fn record(name: &str, number: u8) -> ClusterRecord {
     ClusterRecord {
-        name: name.parse().unwrap(),
-        uid: ClusterUid::from_bytes([number; 16]),
-        labels: BTreeMap::new(),
-        dialect: Dialect::default(),
         fingerprints: vec![ActiveFingerprint { fingerprint: certificate(number), not_after: clock::now() }],
-        created: clock::now(),
+        ..ClusterRecord::new(name.parse().unwrap(), ClusterUid::from_bytes([number; 16]), clock::now())
     }
 }
 
 fn session(cluster: &str) -> Arc<Session> {
+    session_by(cluster, certificate(1)).0
+}
+
+/// With what keeps its connection open.
+fn session_by(cluster: &str, fingerprint: Fingerprint) -> (Arc<Session>, impl Sized) {
     let metrics = moorline_process::Registry::new("test", "0");
     let pools =
         PoolContext { tasks: Tasks::new(&metrics), metrics: Arc::new(crate::front::metrics::Metrics::new(&metrics)) };
-    let (handle, _incoming, _driver) = moorline_mux::session(tokio::io::empty(), Config::new(Role::Server));
+    let (handle, incoming, driver) = moorline_mux::session(tokio::io::empty(), Config::new(Role::Server));
     let about = Introduction {
         id: SessionId::from_bytes([9; 16]),
         cluster: cluster.parse().unwrap(),
         remote: SocketAddr::from(([127, 0, 0, 1], 2)),
+        fingerprint,
         certificate_ends: clock::now(),
         since: clock::now(),
         agent_version: "0".to_owned(),
         kubernetes_version: None,
         cluster_uid: None,
     };
-    Arc::new(Session::new(about, handle.clone(), Pool::new(handle, pools)))
+    (Arc::new(Session::new(about, handle.clone(), Pool::new(handle, pools))), (driver, incoming))
 }
 
 /// Between the look at a certificate and the attachment the hello is judged: whatever changes meanwhile counts.
@@ -61,4 +63,29 @@ async fn a_certificate_that_lost_its_cluster_meanwhile_brings_no_session_in() {
     assert_eq!(attach(1, "east").err(), Some(AttachError::Disowned), "another cluster of the same name");
     let reborn = attach(3, "east").unwrap();
     assert_eq!((reborn.sessions().len(), east.sessions().len()), (1, 1));
+}
+
+/// A renewal has two certificates for a while; the one that is taken away takes its sessions with it, and no others.
+#[tokio::test]
+async fn a_new_record_keeps_the_sessions_whose_certificate_it_has() {
+    let registry = Registry::new(vec![record("east", 1)]);
+    let attach = |number| {
+        let (session, open) = session_by("east", certificate(number));
+        registry.attach(&certificate(number), &session, 4, OVERDUE).map(|_| (session, open))
+    };
+    let (old, _open) = attach(1).unwrap();
+    assert_eq!(attach(2).err(), Some(AttachError::Disowned));
+    let mut renewed = record("east", 1);
+    renewed.fingerprints.extend(record("east", 2).fingerprints);
+    registry.update(&renewed);
+    let (new, _open_too) = attach(2).unwrap();
+    assert!(old.is_usable() && new.is_usable());
+
+    registry.update(&record("east", 2));
+    assert!(registry.by_fingerprint(&certificate(1)).is_some(), "another uid: another cluster, which is not here");
+    renewed.retire(|active| active.fingerprint == certificate(2));
+    registry.update(&renewed);
+    assert!(registry.by_fingerprint(&certificate(1)).is_none());
+    assert!(!old.is_usable() && new.is_usable());
+    assert_eq!(*registry.by_name(&renewed.name).unwrap().record(), renewed);
 }

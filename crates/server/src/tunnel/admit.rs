@@ -228,6 +228,7 @@ impl Admission {
             id: hello.session_id,
             cluster: cluster.name().clone(),
             remote: arrival.remote,
+            fingerprint: arrival.peer.fingerprint(),
             certificate_ends: arrival.peer.not_after(),
             since: clock::now(),
             agent_version: hello.agent_version,

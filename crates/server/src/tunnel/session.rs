@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use moorline_model::{ClusterName, SessionId, Timestamp};
+use moorline_model::{ClusterName, Fingerprint, SessionId, Timestamp};
 use moorline_mux::Handle;
 use tokio::time::Instant;
 
@@ -28,6 +28,8 @@ pub(crate) struct Introduction {
     pub(crate) cluster: ClusterName,
     /// Where it comes from.
     pub(crate) remote: SocketAddr,
+    /// The certificate that brought it in.
+    pub(crate) fingerprint: Fingerprint,
     /// The last second of that certificate.
     pub(crate) certificate_ends: Timestamp,
     /// When the hello was answered.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use moorline_ca::Authority;
-use moorline_model::{ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid, Dialect, Fingerprint, SessionId};
+use moorline_model::{ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid, Fingerprint, SessionId};
 use moorline_mux::{Handle, MemoryBudget};
 use moorline_process::{Registry as MetricRegistry, Shutdown};
 use moorline_store::Embedded;
@@ -12,6 +12,7 @@ use moorline_store::Embedded;
 use super::house::Parts;
 use crate::{
     clock,
+    clusters::Clusters,
     config::{GatewayConfig, TunnelConfig},
     control::issue::Issuer,
     front::{authn::Chain, pool::Pool},
@@ -58,15 +59,16 @@ fn tunnel() -> TunnelConfig {
 
 /// `east` with this session, `west` without any.
 pub(super) fn build(parts: Parts, handle: Handle, pool: &Arc<Pool>) -> (Arc<State>, Shutdown) {
-    let registry = Registry::new(vec![record("east", 1), record("west", 2)]);
+    let registry = Arc::new(Registry::new(vec![record("east", 1), record("west", 2)]));
     let session = Arc::new(Session::new(introduction(), handle, Arc::clone(pool)));
     assert!(registry.attach(&certificate(1), &session, 1, DAY).is_ok());
     let directory = tempfile::tempdir().unwrap();
     let memory = MemoryBudget::new(64 << 20);
+    let metrics = Metrics::new(&MetricRegistry::new("test", "0"), &memory);
+    let store = Embedded::open(&directory.path().join("clusters.redb")).unwrap();
     let state = State {
+        clusters: Clusters::new(store, Arc::clone(&registry), metrics.clusters.clone(), parts.tasks.clone()),
         registry,
-        store: Arc::new(Embedded::open(&directory.path().join("clusters.redb")).unwrap()),
-        changes: std::sync::Mutex::default(),
         started: clock::now(),
         issuer: Issuer::new(Authority::generate("test", clock::now(), DAY).unwrap(), DAY, "here:1".to_owned()),
         policy: ArcSwap::from_pointee(parts.policy),
@@ -78,7 +80,7 @@ pub(super) fn build(parts: Parts, handle: Handle, pool: &Arc<Pool>) -> (Arc<Stat
         api_group: "moorline.io".to_owned(),
         gateway: parts.gateway,
         tunnel: tunnel(),
-        metrics: Metrics::new(&MetricRegistry::new("test", "0"), &memory),
+        metrics,
         memory,
         pools: parts.pools,
         tasks: parts.tasks,
@@ -93,12 +95,8 @@ fn name(text: &str) -> ClusterName {
 
 fn record(cluster: &str, number: u8) -> ClusterRecord {
     ClusterRecord {
-        name: name(cluster),
-        uid: ClusterUid::from_bytes([number; 16]),
-        labels: std::collections::BTreeMap::new(),
-        dialect: Dialect::default(),
         fingerprints: vec![ActiveFingerprint { fingerprint: certificate(number), not_after: clock::now() }],
-        created: clock::now(),
+        ..ClusterRecord::new(name(cluster), ClusterUid::from_bytes([number; 16]), clock::now())
     }
 }
 
@@ -111,6 +109,7 @@ fn introduction() -> Introduction {
         id: SessionId::from_bytes([9; 16]),
         cluster: name("east"),
         remote: ([127, 0, 0, 1], 2).into(),
+        fingerprint: certificate(1),
         certificate_ends: clock::now(),
         since: clock::now(),
         agent_version: "0".to_owned(),
