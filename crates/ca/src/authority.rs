@@ -3,8 +3,8 @@
 use std::{fmt, time::Duration};
 
 use moorline_model::{ClusterName, ClusterUid, Fingerprint, Timestamp};
-use moorline_pki::{CertificateInfo, InvalidCertificate, InvalidTime, PemError, check_validity};
-use rcgen::{CertificateParams, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
+use moorline_pki::{CertificateInfo, CertificateRequest, InvalidCertificate, InvalidTime, PemError, check_validity};
+use rcgen::{CertificateParams, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SubjectPublicKeyInfo};
 use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use zeroize::{Zeroize as _, Zeroizing};
@@ -26,6 +26,17 @@ pub struct Issued {
     pub certificate_pem: String,
     /// The private key, PKCS#8.
     pub key_pem: Zeroizing<String>,
+    /// The SHA-256 of the certificate.
+    pub fingerprint: Fingerprint,
+    /// The last second in which it is valid.
+    pub not_after: Timestamp,
+}
+
+/// A certificate that was just signed over a key that somebody else holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certified {
+    /// The certificate alone, without its authority.
+    pub certificate_pem: String,
     /// The SHA-256 of the certificate.
     pub fingerprint: Fingerprint,
     /// The last second in which it is valid.
@@ -185,6 +196,23 @@ impl Authority {
         self.issue(&profile::agent(cluster, uid, self.life(now, life)?)?)
     }
 
+    /// Signs a certificate for the agent of a cluster, over the key of its request. It says what
+    /// [`Authority::issue_agent`] would say; nothing but the key comes from the request.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub fn issue_agent_for(
+        &self,
+        cluster: &ClusterName,
+        uid: &ClusterUid,
+        request: &CertificateRequest,
+        now: Timestamp,
+        life: Duration,
+    ) -> Result<Certified, IssueError> {
+        let key = SubjectPublicKeyInfo::from_der(request.public_key())?;
+        self.sign(&profile::agent(cluster, uid, self.life(now, life)?)?, &key)
+    }
+
     /// Signs a client certificate for a user, with a new key. Sign these with another authority than agents'.
     ///
     /// # Errors
@@ -215,19 +243,19 @@ impl Authority {
 
     fn issue(&self, params: &CertificateParams) -> Result<Issued, IssueError> {
         let key = Wiped(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
+        let Certified { certificate_pem, fingerprint, not_after } = self.sign(params, &key.0)?;
+        Ok(Issued { certificate_pem, key_pem: Zeroizing::new(key.0.serialize_pem()), fingerprint, not_after })
+    }
+
+    fn sign(&self, params: &CertificateParams, key: &impl PublicKeyData) -> Result<Certified, IssueError> {
         let issuer = Issuer::from_ca_cert_der(&self.certificate, &self.key)?;
-        let signed = params.signed_by(&key.0, &issuer)?;
+        let signed = params.signed_by(key, &issuer)?;
         let info = CertificateInfo::parse(signed.der()).map_err(|_unreadable| IssueError::Unreadable)?;
         // The signing library folds repeated parts of a name together; a chain with that name would not hold.
         if info.issuer != self.info.subject || info.is_ca {
             return Err(IssueError::Unreadable);
         }
-        Ok(Issued {
-            certificate_pem: signed.pem(),
-            key_pem: Zeroizing::new(key.0.serialize_pem()),
-            fingerprint: info.fingerprint,
-            not_after: info.not_after,
-        })
+        Ok(Certified { certificate_pem: signed.pem(), fingerprint: info.fingerprint, not_after: info.not_after })
     }
 }
 
@@ -320,6 +348,25 @@ mod tests {
         assert_eq!(info.uris, ["moorline:cluster:east".to_owned(), format!("moorline:cluster-uid:{uid}")]);
         assert!(info.for_clients && !info.for_servers && !info.is_ca);
         assert!(info.organizations.is_empty() && info.dns_names.is_empty());
+    }
+
+    #[test]
+    fn an_agent_may_keep_its_key_and_says_nothing_but_that() {
+        let (key, uid) = (KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(), ClusterUid::from_bytes([7; 16]));
+        let mut wishes = CertificateParams::new(vec!["moorline-tunnel".to_owned()]).unwrap();
+        wishes.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        wishes.distinguished_name.push(rcgen::DnType::CommonName, "west");
+        let request = CertificateRequest::from_der(wishes.serialize_request(&key).unwrap().der()).unwrap();
+        let authority = authority();
+        let made = authority.issue_agent_for(&"east".parse().unwrap(), &uid, &request, now(), DAY).unwrap();
+        let der = moorline_pki::certificates_from_pem(made.certificate_pem.as_bytes()).unwrap();
+        let info = CertificateInfo::parse(&der[0]).unwrap();
+        assert_eq!(info.public_key, key.subject_public_key_info());
+        assert_eq!((info.fingerprint, info.not_after), (made.fingerprint, made.not_after));
+        let other = read(&authority.issue_agent(&"east".parse().unwrap(), &uid, now(), DAY).unwrap());
+        let said =
+            |info: CertificateInfo| (info.subject, info.issuer, info.dns_names, info.uris, info.is_ca, info.not_after);
+        assert_eq!(said(info), said(other));
     }
 
     #[test]

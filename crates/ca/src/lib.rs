@@ -6,6 +6,6 @@
 mod authority;
 mod profile;
 
-pub use authority::{Authority, AuthorityError, IssueError, Issued};
+pub use authority::{Authority, AuthorityError, Certified, IssueError, Issued};
 pub use profile::{CLOCK_SKEW, SubjectName};
 pub use zeroize::Zeroizing;
