@@ -4,10 +4,10 @@
 //! with the allocator of the real programs and nothing else in it.
 #![allow(dead_code, reason = "each bench uses its part")]
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use http::{Method, StatusCode};
@@ -30,9 +30,10 @@ pub(crate) fn say(line: &str) {
     println!("{line}");
 }
 
-/// A process of this bench's own; killed when dropped.
+/// A process of this bench's own; killed when dropped. It ends by itself when this bench is killed.
 pub(crate) struct Process {
     child: Child,
+    _leash: ChildStdin,
 }
 
 /// A server in a process of its own.
@@ -44,7 +45,8 @@ pub(crate) struct ServerProcess {
     directory: PathBuf,
 }
 
-/// If this process was started to be a server or an agent, is that until it is killed; says whether it was.
+/// If this process was started to be a server or an agent, is that until it is killed or its input ends; says whether it
+/// was.
 ///
 /// # Errors
 /// When it cannot be one.
@@ -62,36 +64,47 @@ pub(crate) async fn played_a_part() -> Result<bool> {
             })
             .await?;
             say(&format!("{} {} {} {}", server.gateway, server.tunnel, server.admin, server.directory().display()));
-            std::future::pending::<()>().await;
+            return until_left().await;
         }
         ["be-an-origin"] => {
             let origin = Upstream::start().await?;
             say(&origin.address().to_string());
-            std::future::pending::<()>().await;
+            return until_left().await;
         }
-        ["be-an-agent", created, tunnel, upstream] => {
-            let agent = house::Agent::start(&serde_json::from_str(created)?, tunnel.parse()?, upstream, |_| {})?;
+        ["be-an-agent", tunnel, upstream] => {
+            // By its input: arguments are for every user of the machine to see, and this has a key.
+            let mut created = String::new();
+            std::io::stdin().read_line(&mut created)?;
+            let agent = house::Agent::start(&serde_json::from_str(&created)?, tunnel.parse()?, upstream, |_| {})?;
             say(&agent.admin.to_string());
-            std::future::pending::<()>().await;
+            return until_left().await;
         }
         _ => {}
     }
     Ok(false)
 }
 
+/// Until whoever started this process is gone.
+async fn until_left() -> Result<bool> {
+    tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await??;
+    Ok(true)
+}
+
 impl Process {
-    /// Starts this bench again in that part, and gives the line that it says when it is ready.
-    fn start(arguments: &[&str]) -> Result<(Self, String)> {
+    /// Starts this bench again in that part, tells it a line, and gives the line that it says when it is ready.
+    fn start(arguments: &[&str], told: &str) -> Result<(Self, String)> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(arguments)
             // Memory counted in pages of 2 MiB would be noise.
             .env("MIMALLOC_ALLOW_THP", "0")
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .context("starting this bench again")?;
         let said = child.stdout.take().context("no output")?;
-        let process = Self { child };
+        let mut leash = child.stdin.take().context("no input")?;
+        writeln!(leash, "{told}")?;
+        let process = Self { child, _leash: leash };
         let mut line = String::new();
         BufReader::new(said).read_line(&mut line)?;
         ensure!(!line.is_empty(), "{arguments:?} did not start");
@@ -145,7 +158,7 @@ impl ServerProcess {
     /// When it does not start.
     pub(crate) fn start_with(rate: Option<u32>) -> Result<Self> {
         let rate = rate.map_or_else(|| "none".to_owned(), |rate| rate.to_string());
-        let (process, line) = Process::start(&["be-a-server", &rate])?;
+        let (process, line) = Process::start(&["be-a-server", &rate], "")?;
         let words: Vec<_> = line.split(' ').collect();
         let [gateway, tunnel, admin, directory] = words[..] else { anyhow::bail!("it said {line}") };
         let (gateway, tunnel, admin) = (gateway.parse()?, tunnel.parse()?, admin.parse()?);
@@ -188,7 +201,7 @@ impl ServerProcess {
     /// When none gets through.
     pub(crate) async fn agent_at(&self, tunnel: SocketAddr, name: &str, upstream: &str) -> Result<Process> {
         let created = serde_json::to_string(&self.create(name).await?)?;
-        let (process, _admin) = Process::start(&["be-an-agent", &created, &tunnel.to_string(), upstream])?;
+        let (process, _admin) = Process::start(&["be-an-agent", &tunnel.to_string(), upstream], &created)?;
         let (user, path) = (self.user()?, format!("/clusters/{name}/version"));
         let through = async || user.get(&path).await.ok().filter(|answer| answer.code == StatusCode::OK);
         eventually(LIMIT, through).await?;
@@ -216,7 +229,7 @@ impl Origin {
     /// # Errors
     /// When it does not start.
     pub(crate) fn start() -> Result<Self> {
-        let (process, line) = Process::start(&["be-an-origin"])?;
+        let (process, line) = Process::start(&["be-an-origin"], "")?;
         Ok(Self { address: line.parse()?, _process: process })
     }
 
