@@ -91,7 +91,7 @@ impl App {
         let phases = shutdown.phases();
         let service = Service::new(config.serve, Arc::clone(&upstream), phases.clone(), Arc::clone(&metrics));
         let living = (tasks.clone(), phases.clone(), Arc::clone(&metrics));
-        let keys = config.tunnel.keys.clone();
+        let keys = config.tunnel.identity.keys();
         let tunnel = Arc::new(Tunnel::new(config.tunnel, Arc::new(service), health, connected, living));
         let admin = admin::Admin { registry, readiness, phases, tasks };
         let plan = Plan { notice: Duration::ZERO, go_away: GO_AWAY, drain: config.drain_grace, cancel: CANCEL };

@@ -10,7 +10,7 @@ mod raw;
 mod resolve;
 mod upstream;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use moorline_model::Timestamp;
 use moorline_mtls::{KeyPair, Reloading, Roots};
@@ -18,7 +18,7 @@ use thiserror::Error;
 
 pub use raw::RawConfig;
 
-use crate::{credentials::TokenSource, serve, tunnel};
+use crate::{credentials::TokenSource, identity::Identity, serve, tunnel};
 
 /// The configuration as meant: complete and checked.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub(crate) enum Followed {
     Keys(Reloading<KeyPair>),
     /// Authorities.
     Roots(Reloading<Roots>),
+    /// The agent's own certificate, key and authorities, wherever they are kept.
+    Identity(Arc<Identity>),
 }
 
 impl Followed {
@@ -51,6 +53,7 @@ impl Followed {
         match self {
             Self::Keys(keys) => keys.watch(interval).await,
             Self::Roots(roots) => roots.watch(interval).await,
+            Self::Identity(identity) => identity.watch(interval).await,
         }
     }
 }

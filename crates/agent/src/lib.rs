@@ -3,13 +3,14 @@
 //!
 //! In order of travel: [`config`](Config) becomes an [`App`]; `tunnel` dials and keeps sessions; `serve` takes the
 //! streams that the server opens, step by step, to the kube-apiserver and back; `credentials` and `health` look after the
-//! agent's own standing there, and [`rbac`] says what rights that takes. The agent dials two places only, the server and the kube-apiserver, both from its own
+//! agent's own standing there, [`identity`] keeps its certificate, and [`rbac`] says what rights that takes. The agent dials two places only, the server and the kube-apiserver, both from its own
 //! configuration. It links no signer, no policy and no Kubernetes library.
 
 mod app;
 mod config;
 mod credentials;
 mod health;
+pub mod identity;
 mod metrics;
 pub mod rbac;
 mod serve;

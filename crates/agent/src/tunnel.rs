@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use moorline_mtls::{KeyPair, Roots, Source};
+use moorline_mtls::{KeyPair, Roots};
 use moorline_mux::MemoryBudget;
 use moorline_process::{Latch, Phase, Phases, Tasks};
 use moorline_wire::CloseReason;
@@ -34,6 +34,7 @@ use session::{EstablishError, Left, Session};
 
 use crate::{
     health::Health,
+    identity::Identity,
     metrics::Metrics,
     serve::{Chain, Service},
 };
@@ -46,10 +47,8 @@ pub(crate) const MAX_SESSIONS: u8 = 4;
 pub(crate) struct Config {
     /// The way to the server.
     pub(crate) dialer: Dialer,
-    /// The agent's certificate, as it is now.
-    pub(crate) keys: Source<KeyPair>,
-    /// The tunnel's authorities, as they are now.
-    pub(crate) roots: Source<Roots>,
+    /// The agent's certificate and the tunnel's authorities, as they are now.
+    pub(crate) identity: Arc<Identity>,
     /// How many sessions to keep, 1 to [`MAX_SESSIONS`].
     pub(crate) sessions: u8,
 }
@@ -85,7 +84,7 @@ pub(crate) type Files = (Arc<KeyPair>, Arc<Roots>);
 impl Config {
     /// What the next dial is made with.
     pub(crate) fn files(&self) -> Files {
-        (self.keys.current(), self.roots.current())
+        (self.identity.keys().current(), self.identity.roots().current())
     }
 
     /// Waits, but not for longer than it takes until the files are others than `before`: whoever was refused, and is

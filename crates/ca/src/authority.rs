@@ -213,6 +213,23 @@ impl Authority {
         self.sign(&profile::agent(cluster, uid, self.life(now, life)?)?, &key)
     }
 
+    /// This authority's name and key in a certificate that `other` signs: shown beside what this one has signed, it leads
+    /// whoever trusts only `other` to it. Ends with whichever of the two ends first.
+    ///
+    /// # Errors
+    /// [`IssueError`]: most often `other` is not in its time.
+    pub fn cross_signed_by(&self, other: &Self, now: Timestamp) -> Result<String, IssueError> {
+        check_validity(&other.info, now)
+            .map_err(|reason| IssueError::AuthorityTime { name: other.info.subject.clone(), reason })?;
+        let life = Life::starting(now, 10 * profile::CLOCK_SKEW).until(self.info.not_after).within(other.info.not_after);
+        let name = self.info.common_name().ok_or(IssueError::Unreadable)?;
+        let issuer = Issuer::from_ca_cert_der(&other.certificate, &other.key)?;
+        let signed = profile::intermediate(name, life).signed_by(&self.key, &issuer)?;
+        let info = CertificateInfo::parse(signed.der()).map_err(|_unreadable| IssueError::Unreadable)?;
+        let meant = info.issuer == other.info.subject && info.subject == self.info.subject && info.is_ca;
+        if meant { Ok(signed.pem()) } else { Err(IssueError::Unreadable) }
+    }
+
     /// Signs a client certificate for a user, with a new key. Sign these with another authority than agents'.
     ///
     /// # Errors
@@ -367,6 +384,28 @@ mod tests {
         let said =
             |info: CertificateInfo| (info.subject, info.issuer, info.dns_names, info.uris, info.is_ca, info.not_after);
         assert_eq!(said(info), said(other));
+    }
+
+    #[test]
+    fn of_a_short_life_the_margin_for_slow_clocks_is_a_small_part_too() {
+        let issued = authority().issue_user("jane", &[], now(), Duration::from_secs(60)).unwrap();
+        let info = read(&issued);
+        assert_eq!(info.not_after.since(info.not_before), Duration::from_secs(66));
+    }
+
+    #[test]
+    fn one_authority_vouches_for_the_next() {
+        let old = authority();
+        let new = Authority::generate("moorline tunnel 2", now().saturating_add(DAY), 1_000 * DAY).unwrap();
+        let pem = new.cross_signed_by(&old, now().saturating_add(DAY)).unwrap();
+        let der = moorline_pki::certificates_from_pem(pem.as_bytes()).unwrap();
+        let info = CertificateInfo::parse(&der[0]).unwrap();
+        assert_eq!((&info.issuer, &info.subject), (&old.info().subject, &new.info().subject));
+        assert_eq!(info.public_key, new.info().public_key);
+        assert_eq!(info.not_after, old.info().not_after, "it does not outlive the one that vouches");
+        assert!(info.is_ca && info.dns_names.is_empty());
+        let late = now().saturating_add(200 * DAY);
+        assert!(matches!(new.cross_signed_by(&old, late), Err(IssueError::AuthorityTime { .. })));
     }
 
     #[test]

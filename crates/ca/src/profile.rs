@@ -43,9 +43,16 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    /// Begins [`CLOCK_SKEW`] before `now` and ends `length` after it.
+    /// Begins [`CLOCK_SKEW`] before `now`, or a tenth of `length` where that is less, and ends `length` after it: who
+    /// renews by the age of a certificate would otherwise renew a short one at once.
     pub(crate) fn starting(now: Timestamp, length: Duration) -> Self {
-        Self { not_before: now.saturating_sub(CLOCK_SKEW), not_after: now.saturating_add(length) }
+        let skew = CLOCK_SKEW.min(length / 10);
+        Self { not_before: now.saturating_sub(skew), not_after: now.saturating_add(length) }
+    }
+
+    /// As long as somebody else.
+    pub(crate) fn until(self, end: Timestamp) -> Self {
+        Self { not_after: end, ..self }
     }
 
     /// A certificate that outlives its authority would only fail later and more puzzlingly.
@@ -60,11 +67,19 @@ pub(crate) fn authority(
     life: Life,
 ) -> Result<CertificateParams, rcgen::Error> {
     let mut params = base(common_name, life);
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    // Room for one below: a successor that is vouched for while agents move to it.
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = false;
     params.subject_alt_names = server_name.map(dns).transpose()?.into_iter().collect();
     Ok(params)
+}
+
+pub(crate) fn intermediate(common_name: &str, life: Life) -> CertificateParams {
+    let mut params = base(common_name, life);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }
 
 pub(crate) fn server(names: &[SubjectName], life: Life) -> Result<CertificateParams, rcgen::Error> {

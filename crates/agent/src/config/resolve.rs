@@ -3,14 +3,16 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-use moorline_mtls::{Connector, HttpsConnector, HttpsTrust, KeyPair, Reloading, Roots};
+use moorline_mtls::{Connector, HttpsConnector, HttpsTrust, Reloading};
 use moorline_wire::ALPN;
 
 use super::{Config, ConfigError, Followed, Problems, RawConfig, Surroundings, narrowing, upstream};
 use crate::{
+    identity::{self, Directory, Files, Home as _, HomeError, Identity},
     serve,
     tunnel::{self, Dialer, Proxy, ProxyVariables},
 };
@@ -29,8 +31,11 @@ const NEW_FILES: &str = "register this cluster (moorline cluster add) and instal
 pub(super) fn resolve(raw: &RawConfig, around: &Surroundings<'_>) -> Result<Config, ConfigError> {
     let mut problems = Problems::default();
     let mut warnings = Vec::new();
-    let server = server(raw, &mut problems);
-    let files = certificates(raw, around, &mut warnings, &mut problems);
+    let home = Directory::new(raw.cert_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CERT_DIR)));
+    let loaded = home.load_blocking();
+    let told = loaded.as_ref().ok().and_then(|files| files.address.clone());
+    let server = server(raw, told.as_deref(), &mut problems);
+    let identity = certificates(home, loaded, around, &mut warnings, &mut problems);
     let mut followed = Vec::new();
     let proxy =
         server.as_ref().and_then(|(host, port)| proxy(raw, around, (host, *port), &mut followed, &mut problems));
@@ -40,22 +45,23 @@ pub(super) fn resolve(raw: &RawConfig, around: &Surroundings<'_>) -> Result<Conf
     let admin_addr = admin(raw, &mut problems);
     let drain_grace =
         duration("--drain-grace", raw.drain_grace.as_deref(), &mut problems).unwrap_or(DEFAULT_DRAIN_GRACE);
-    if let (Some((host, port)), Some((keys, roots)), Some((upstream, token)), Some(admin_addr), true) =
-        (server, files, upstream, admin_addr, problems.0.is_empty())
+    if let (Some((host, port)), Some(identity), Some((upstream, token)), Some(admin_addr), true) =
+        (server, identity, upstream, admin_addr, problems.0.is_empty())
     {
-        let connector = Connector::new(keys.source(), roots.source(), ALPN);
+        let connector = Connector::new(identity.keys(), identity.roots(), ALPN);
         let dialer = Dialer { host, port, proxy, connector };
-        let tunnel = tunnel::Config { dialer, keys: keys.source(), roots: roots.source(), sessions };
-        followed.push(Followed::Roots(roots));
-        followed.push(Followed::Keys(keys));
+        let tunnel = tunnel::Config { dialer, identity: Arc::clone(&identity), sessions };
+        followed.push(Followed::Identity(identity));
         return Ok(Config { tunnel, serve, upstream, token, followed, admin_addr, drain_grace, warnings });
     }
     Err(ConfigError(problems.0))
 }
 
-fn server(raw: &RawConfig, problems: &mut Problems) -> Option<(String, u16)> {
+/// As it was written, or else as it was told together with the certificate.
+fn server(raw: &RawConfig, told: Option<&str>, problems: &mut Problems) -> Option<(String, u16)> {
     const FIELD: &str = "--management-cluster-addr";
-    let Some(text) = raw.management_cluster_addr.as_deref().map(str::trim).filter(|text| !text.is_empty()) else {
+    let written = raw.management_cluster_addr.as_deref().map(str::trim).filter(|text| !text.is_empty());
+    let Some(text) = written.or(told) else {
         problems.add(FIELD, "is missing", "name the tunnel server, such as hub.example.com:9449");
         return None;
     };
@@ -87,20 +93,33 @@ fn host_and_port(text: &str, default_port: u16) -> Option<(String, u16)> {
 }
 
 fn certificates(
-    raw: &RawConfig,
+    home: Directory,
+    loaded: Result<Files, HomeError>,
     around: &Surroundings<'_>,
     warnings: &mut Vec<String>,
     problems: &mut Problems,
-) -> Option<(Reloading<KeyPair>, Reloading<Roots>)> {
-    let directory = raw.cert_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CERT_DIR));
-    let file = |name: &str| directory.join(name);
-    let keys = Reloading::key_pair(file("managed-cluster.crt"), file("managed-cluster.key"));
-    let keys = keys.map_err(|error| problems.add("--cert-dir", error.to_string(), NEW_FILES)).ok();
-    let roots = Reloading::roots(file("management-cluster.crt"));
-    let roots = roots.map_err(|error| problems.add("--cert-dir", error.to_string(), NEW_FILES)).ok();
-    let (keys, roots) = (keys?, roots?);
-    let leaf = keys.source().current();
-    let certificate = file("managed-cluster.crt").display().to_string();
+) -> Option<Arc<Identity>> {
+    let place = PathBuf::from(home.place());
+    let certificate = place.join(identity::CERTIFICATE).display().to_string();
+    let identity = loaded.and_then(|files| {
+        let made = Identity::new(Arc::new(home), &files);
+        made.map_err(|reason| HomeError::Invalid { place: place.display().to_string(), reason })
+    });
+    let identity = match identity {
+        Ok(identity) => Arc::new(identity),
+        Err(error) => {
+            let roots = place.join(identity::ROOTS);
+            let told = error.to_string();
+            problems.add("--cert-dir", &told, NEW_FILES);
+            if let Err(also) = Reloading::roots(roots)
+                && !told.contains(identity::ROOTS)
+            {
+                problems.add("--cert-dir", also.to_string(), NEW_FILES);
+            }
+            return None;
+        }
+    };
+    let leaf = identity.keys().current();
     if let Err(time) = leaf.check_validity(around.now) {
         problems.add("--cert-dir", format!("the certificate in {certificate} is {time}"), NEW_FILES);
         return None;
@@ -109,7 +128,7 @@ fn certificates(
         problems.add("--cert-dir", format!("the certificate in {certificate} is not made for TLS clients"), NEW_FILES);
         return None;
     }
-    let trusted = roots.source().current();
+    let trusted = identity.roots().current();
     if !trusted.authorities().iter().any(|authority| authority.subject == leaf.info().issuer) {
         warnings.push(format!(
             "{certificate} was issued by {:?}, which is not in management-cluster.crt beside it: if the server refuses \
@@ -117,7 +136,7 @@ fn certificates(
             leaf.info().issuer
         ));
     }
-    Some((keys, roots))
+    Some(identity)
 }
 
 fn proxy(

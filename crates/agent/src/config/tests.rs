@@ -369,10 +369,11 @@ fn every_file_that_is_rotated_is_followed() {
     let user = "{client-certificate: managed-cluster.crt, client-key: managed-cluster.key, tokenFile: token}";
     let config = bench.resolve(&with(&bench, &KUBECONFIG.replace("token: s3cret-token", user))).unwrap();
     let count = |config: &Config| {
-        let keys = config.followed.iter().filter(|files| matches!(files, Followed::Keys(_))).count();
-        (keys, config.followed.len() - keys)
+        let of = |wanted: fn(&Followed) -> bool| config.followed.iter().filter(|files| wanted(files)).count();
+        assert_eq!(of(|files| matches!(files, Followed::Identity(_))), 1, "the tunnel's, as one");
+        (of(|files| matches!(files, Followed::Keys(_))), of(|files| matches!(files, Followed::Roots(_))))
     };
-    assert_eq!(count(&config), (2, 2), "the tunnel's and the kube-apiserver's: {:?}", config.followed);
+    assert_eq!(count(&config), (1, 1), "the and the kube-apiserver's: {:?}", config.followed);
     assert!(matches!(config.token, TokenSource::File(_)));
 
     bench.write("ca.crt", &fs::read_to_string(bench.path("management-cluster.crt")).unwrap());
@@ -380,7 +381,7 @@ fn every_file_that_is_rotated_is_followed() {
     bench.variables.insert("KUBERNETES_SERVICE_HOST", "10.0.0.1".to_owned());
     bench.variables.insert("KUBERNETES_SERVICE_PORT", "443".to_owned());
     let config = bench.resolve(&RawConfig { kube_apiserver: None, ..bench.raw() }).unwrap();
-    assert_eq!(count(&config), (1, 2), "the service account's authority too: {:?}", config.followed);
+    assert_eq!(count(&config), (0, 1), "the service account's authority: {:?}", config.followed);
 }
 
 /// A refusal is dialled again after minutes; new files after seconds.
@@ -398,7 +399,7 @@ async fn new_files_shorten_the_wait_for_the_next_dial() {
         tokio::time::sleep(long / 10).await;
         let read = |name| fs::read(bench.path(name)).unwrap();
         let pair = KeyPair::from_pem(&read("managed-cluster.crt"), &read("managed-cluster.key")).unwrap();
-        config.keys.replace(pair);
+        config.identity.keys().replace(pair);
     };
     tokio::join!(config.wait(long, &before), rotated);
     assert!(began.elapsed() < long / 5, "{:?}", began.elapsed());

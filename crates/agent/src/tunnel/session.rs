@@ -312,7 +312,8 @@ fn refusal_remedy(reason: &CloseReason) -> &'static str {
 
 fn hello(tunnel: &Tunnel, session_id: SessionId) -> Hello {
     let status = tunnel.health.borrow().status.clone();
-    let cluster = tunnel.config.keys.current().info().common_name().and_then(|name| name.parse::<ClusterName>().ok());
+    let cluster =
+        tunnel.config.identity.keys().current().info().common_name().and_then(|name| name.parse::<ClusterName>().ok());
     Hello {
         protocol_min: OLDEST_PROTOCOL_VERSION,
         protocol_max: PROTOCOL_VERSION,

@@ -1,0 +1,153 @@
+//! The directory form: filled by people, by kubelet and by us, and read while all of them change it.
+
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    sync::atomic::{AtomicBool, Ordering},
+    time::SystemTime,
+};
+
+use moorline_ca::Authority;
+use moorline_model::{ClusterUid, Timestamp};
+
+use super::*;
+use crate::identity::Identity;
+
+fn files(authority: &Authority) -> Files {
+    let now = Timestamp::from(SystemTime::now());
+    let issued = authority
+        .issue_agent(&"east".parse().unwrap(), &ClusterUid::from_bytes([1; 16]), now, Duration::from_secs(3600))
+        .unwrap();
+    Files {
+        roots_pem: authority.certificate_pem().to_owned(),
+        certificate_pem: issued.certificate_pem,
+        key_pem: issued.key_pem,
+        address: None,
+    }
+}
+
+fn authority() -> Authority {
+    Authority::generate("tunnel", Timestamp::from(SystemTime::now()), Duration::from_secs(7200)).unwrap()
+}
+
+fn write_plain(path: &Path, files: &Files) {
+    for (name, text) in [(ROOTS, &files.roots_pem), (CERTIFICATE, &files.certificate_pem), (KEY, &files.key_pem)] {
+        fs::write(path.join(name), text).unwrap();
+    }
+}
+
+#[test]
+fn what_is_kept_comes_back_whole_private_and_without_leftovers() {
+    let (dir, authority) = (tempfile::tempdir().unwrap(), authority());
+    let home = Directory::new(dir.path().join("certs"));
+    for round in 0..3 {
+        let address = (round > 0).then(|| format!("hub.example.com:{round}"));
+        let kept = Files { address, ..files(&authority) };
+        home.save_blocking(&kept).unwrap();
+        assert!(home.load_blocking().unwrap() == kept);
+        assert!(fs::read_to_string(home.path.join(KEY)).unwrap() == *kept.key_pem, "its own name leads to it");
+        let mode = fs::metadata(home.path.join(KEY)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    let names: Vec<_> = fs::read_dir(&home.path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 7, "two versions, the link to one, and four names: {names:?}");
+}
+
+#[test]
+fn a_directory_of_plain_files_is_read_and_becomes_a_linked_one() {
+    let (dir, authority) = (tempfile::tempdir().unwrap(), authority());
+    let home = Directory::new(dir.path());
+    let (first, second) = (files(&authority), files(&authority));
+    write_plain(dir.path(), &first);
+    assert!(home.load_blocking().unwrap() == first);
+    home.save_blocking(&second).unwrap();
+    assert!(home.load_blocking().unwrap() == second);
+    for name in [ROOTS, CERTIFICATE, KEY] {
+        assert_eq!(fs::read_link(dir.path().join(name)).unwrap(), Path::new(DATA).join(name));
+    }
+}
+
+#[test]
+fn whoever_reads_while_it_changes_sees_one_moment() {
+    let (dir, authority) = (tempfile::tempdir().unwrap(), authority());
+    let home = Directory::new(dir.path());
+    let all: Vec<Files> = (0..4).map(|_| files(&authority)).collect();
+    write_plain(dir.path(), &all[0]);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                // By the names, one after the other, as a program that knows nothing of links would: each name leads
+                // to a file at every moment.
+                for name in [ROOTS, CERTIFICATE, KEY] {
+                    fs::read(dir.path().join(name)).unwrap();
+                }
+                let read = home.load_blocking().unwrap();
+                assert!(all.contains(&read), "certificate and key of one moment");
+            }
+        });
+        for round in 0..40 {
+            home.save_blocking(&all[round % 4]).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn what_a_crash_left_half_made_is_in_nobodys_way() {
+    let (dir, authority) = (tempfile::tempdir().unwrap(), authority());
+    let home = Directory::new(dir.path());
+    let (first, second) = (files(&authority), files(&authority));
+    home.save_blocking(&first).unwrap();
+    let half = dir.path().join(format!("{VERSION}dead"));
+    fs::create_dir(&half).unwrap();
+    fs::write(half.join(KEY), "half").unwrap();
+    symlink("nowhere", dir.path().join(NEXT)).unwrap();
+    assert!(home.load_blocking().unwrap() == first);
+    home.save_blocking(&second).unwrap();
+    assert!(home.load_blocking().unwrap() == second);
+    assert!(!half.exists());
+}
+
+#[test]
+fn halves_that_somebody_is_just_replacing_are_waited_for() {
+    let (dir, authority) = (tempfile::tempdir().unwrap(), authority());
+    let home = Directory::new(dir.path());
+    let (first, second) = (files(&authority), files(&authority));
+    write_plain(dir.path(), &first);
+    fs::write(dir.path().join(CERTIFICATE), &second.certificate_pem).unwrap();
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| home.load_blocking());
+        fs::write(dir.path().join(KEY), &*second.key_pem).unwrap();
+        assert!(reading.join().unwrap().unwrap() == second);
+    });
+    fs::write(dir.path().join(KEY), &*first.key_pem).unwrap();
+    let error = home.load_blocking().unwrap_err().to_string();
+    assert!(error.contains("does not belong"), "{error}");
+}
+
+#[tokio::test]
+async fn the_identity_follows_what_others_keep_and_keeps_what_is_new() {
+    let (dir, authority) = (tempfile::tempdir().unwrap(), authority());
+    let home = Directory::new(dir.path());
+    let (first, second, third) = (files(&authority), files(&authority), files(&authority));
+    write_plain(dir.path(), &first);
+    let identity = Identity::new(std::sync::Arc::new(home.clone()), &first).unwrap();
+    let shown = || identity.keys().current().fingerprint();
+    let of = |files: &Files| files.check().unwrap().0.fingerprint();
+    let mut changes = identity.changes();
+    identity.refresh().await;
+    assert!(!changes.has_changed().unwrap(), "the same is no change");
+    home.save_blocking(&second).unwrap();
+    identity.refresh().await;
+    assert_eq!(shown(), of(&second));
+    assert!(changes.has_changed().unwrap());
+    changes.mark_unchanged();
+    identity.change(|before| Files { certificate_pem: third.certificate_pem.clone(), ..before }).await.unwrap_err();
+    assert_eq!(shown(), of(&second), "what does not hold together is not used");
+    assert!(home.load_blocking().unwrap() == second, "nor kept");
+    identity.change(|_| third.clone()).await.unwrap();
+    assert_eq!(shown(), of(&third));
+    assert!(home.load_blocking().unwrap() == third);
+    assert!(changes.has_changed().unwrap());
+    identity.home().writable().await.unwrap();
+}

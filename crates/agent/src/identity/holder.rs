@@ -1,0 +1,132 @@
+//! The identity in use: what the next dial shows and believes, and the one place where it changes.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use moorline_mtls::{KeyPair, Roots, Source};
+use tokio::sync::{Semaphore, watch};
+
+use super::{Files, Home, HomeError, InvalidFiles};
+
+/// The identity in use. The key's text is not kept: it is read from the home where it is to be written again.
+pub(crate) struct Identity {
+    home: Arc<dyn Home>,
+    keys: Source<KeyPair>,
+    roots: Source<Roots>,
+    /// One turn: whoever reads or writes the home has it, so that what is in use is what was kept last.
+    turn: Semaphore,
+    seen: Mutex<Seen>,
+    changes: watch::Sender<u64>,
+}
+
+/// What was last seen of the home. A change is a change of this, so that an old copy of it undoes nothing.
+struct Seen {
+    files: [moorline_model::Fingerprint; 2],
+    failed: Option<String>,
+}
+
+#[cfg_attr(not(test), expect(dead_code, reason = "renewal is what changes it"))]
+impl Identity {
+    /// Uses `files`, which were read from `home`.
+    ///
+    /// # Errors
+    /// [`InvalidFiles`].
+    pub(crate) fn new(home: Arc<dyn Home>, files: &Files) -> Result<Self, InvalidFiles> {
+        let (keys, roots) = files.check()?;
+        let seen = Mutex::new(Seen { files: hashes(files), failed: None });
+        let (keys, roots) = (keys.into(), roots.into());
+        Ok(Self { home, keys, roots, turn: Semaphore::new(1), seen, changes: watch::Sender::new(0) })
+    }
+
+    /// The certificate and key, for the next dial.
+    pub(crate) fn keys(&self) -> Source<KeyPair> {
+        self.keys.clone()
+    }
+
+    /// The authorities, for the next dial.
+    pub(crate) fn roots(&self) -> Source<Roots> {
+        self.roots.clone()
+    }
+
+    /// Where it is kept.
+    pub(crate) fn home(&self) -> &Arc<dyn Home> {
+        &self.home
+    }
+
+    /// Sees every change from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Makes new files of those that are kept, keeps them, and uses them from the next dial on. What does not hold
+    /// together is neither kept nor used.
+    ///
+    /// # Errors
+    /// [`HomeError`]; nothing has changed then.
+    pub(crate) async fn change(&self, make: impl FnOnce(Files) -> Files + Send) -> Result<(), HomeError> {
+        let _turn = self.turn.acquire().await;
+        let files = make(self.home.load().await?);
+        let checked = files.check().map_err(|reason| HomeError::Invalid { place: self.home.place(), reason })?;
+        self.home.save(&files).await?;
+        self.put(Seen { files: hashes(&files), failed: None }, checked);
+        Ok(())
+    }
+
+    /// Looks whether somebody else has changed what is kept, and uses it if it is good.
+    pub(crate) async fn refresh(&self) {
+        let _turn = self.turn.acquire().await;
+        let loaded = self.home.load().await.and_then(|files| {
+            let checked = files.check().map_err(|reason| HomeError::Invalid { place: self.home.place(), reason })?;
+            Ok((hashes(&files), checked))
+        });
+        match loaded {
+            Ok((files, _)) if files == self.seen().files => self.seen().failed = None,
+            Ok((files, checked)) => {
+                self.put(Seen { files, failed: None }, checked);
+                tracing::info!(place = self.home.place(), "the certificate or the authorities were replaced: reloaded");
+            }
+            Err(error) => {
+                let text = error.to_string();
+                let told = self.seen().failed.replace(text.clone());
+                if told.as_ref() != Some(&text) {
+                    tracing::warn!(error = text, "cannot reload the certificate; the one before stays in use");
+                }
+            }
+        }
+    }
+
+    /// Looks every `interval`, for ever. To be spawned by the caller, and ended with the process.
+    pub(crate) async fn watch(self: Arc<Self>, interval: Duration) {
+        loop {
+            tokio::time::sleep(interval).await;
+            self.refresh().await;
+        }
+    }
+
+    fn put(&self, seen: Seen, (keys, roots): (KeyPair, Roots)) {
+        *self.seen() = seen;
+        if keys.fingerprint() != self.keys.current().fingerprint() {
+            self.keys.replace(keys);
+        }
+        self.roots.replace(roots);
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn hashes(files: &Files) -> [moorline_model::Fingerprint; 2] {
+    // The key needs no hash of its own: it belongs to the certificate, or nothing is used.
+    [&files.certificate_pem, &files.roots_pem].map(|pem| moorline_pki::fingerprint(pem.as_bytes()))
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("home", &self.home).field("keys", &self.keys.current()).finish_non_exhaustive()
+    }
+}
