@@ -221,7 +221,8 @@ impl Authority {
     pub fn cross_signed_by(&self, other: &Self, now: Timestamp) -> Result<String, IssueError> {
         check_validity(&other.info, now)
             .map_err(|reason| IssueError::AuthorityTime { name: other.info.subject.clone(), reason })?;
-        let life = Life::starting(now, 10 * profile::CLOCK_SKEW).until(self.info.not_after).within(other.info.not_after);
+        let life =
+            Life::starting(now, 10 * profile::CLOCK_SKEW).until(self.info.not_after).within(other.info.not_after);
         let name = self.info.common_name().ok_or(IssueError::Unreadable)?;
         let issuer = Issuer::from_ca_cert_der(&other.certificate, &other.key)?;
         let signed = profile::intermediate(name, life).signed_by(&self.key, &issuer)?;
