@@ -10,6 +10,7 @@
 mod access_reviews;
 mod cache;
 mod call;
+mod clusters;
 mod connection;
 mod token_reviews;
 mod webhook;
@@ -19,6 +20,7 @@ mod tests;
 
 pub use access_reviews::AccessReviews;
 pub use cache::Lives;
+pub use clusters::managed_cluster_definition;
 pub use connection::{Connection, ConnectionError};
 pub use token_reviews::TokenReviews;
 pub use webhook::{PostError, Webhook};

@@ -26,7 +26,7 @@ use load::Doors;
 use crate::{
     audit::{Sinks, WebhookSink},
     clock,
-    clusters::Clusters,
+    clusters::{Clusters, store::embedded::OnThreads},
     config::{Config, Problems},
     control::{self, issue::Issuer},
     front::{self, Gateway, authn::Chain, pool::PoolContext},
@@ -156,7 +156,12 @@ impl App {
         let clusters = Arc::new(Registry::new(records));
         let state = Arc::new(State {
             audit,
-            clusters: Clusters::new(store, Arc::clone(&clusters), metrics.clusters.clone(), tasks.clone()),
+            clusters: Clusters::new(
+                Box::new(OnThreads::new(store, tasks.clone())),
+                Arc::clone(&clusters),
+                metrics.clusters.clone(),
+                tasks.clone(),
+            ),
             registry: clusters,
             started: clock::now(),
             issuer: Issuer::new(loaded.issuer_authority, config.agent_certificate_life, address),

@@ -1,22 +1,24 @@
 //! Every change to the set of clusters: in the store first, then in the registry.
 //!
-//! Called by `control`, by enrolment and by the tunnel door. What comes back from here lasts: it is on the disk. Changes
+//! Called by `control`, by enrolment and by the tunnel door. What comes back from here lasts: the store has it. Changes
 //! happen one at a time, and each runs to its end also when its caller hangs up, so that no record is in the store that
 //! the registry does not know.
 
-use std::{
-    convert::Infallible,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
+pub(crate) mod store;
+
+use std::{convert::Infallible, sync::Arc};
 
 use moorline_model::{ClusterName, ClusterRecord, Fingerprint};
 use moorline_process::{Tasks, metrics::prometheus_client::metrics::gauge::Gauge};
-use moorline_store::{CreateError, Embedded, StoreError, UpdateError};
-
 use thiserror::Error;
+use tokio::sync::Mutex;
 
 use crate::registry::Registry;
+use store::{Kept, Store, StoreFailure};
+
+/// How often a change is begun anew because somebody else was quicker. Only people and their programs change the same
+/// objects, so even a second time is rare.
+const MAX_TRIES: usize = 8;
 
 /// The clusters of this server, to be changed.
 pub(crate) struct Clusters {
@@ -25,14 +27,14 @@ pub(crate) struct Clusters {
 }
 
 struct Shared {
-    store: Embedded,
+    store: Box<dyn Store>,
     registry: Arc<Registry>,
     count: Gauge,
-    /// Held while the set of clusters changes, in the store and in the registry together; on a thread for blocking work.
+    /// Held while the set of clusters changes, in the store and in the registry together.
     changes: Mutex<()>,
 }
 
-/// Why a cluster was not changed. Nothing was written.
+/// Why a cluster was not changed. Nothing was written, unless it was [`ChangeError::Unavailable`], which cannot tell.
 #[derive(Debug, Error)]
 pub(crate) enum ChangeError<E = Infallible> {
     /// Whoever was to change the record did not.
@@ -52,13 +54,17 @@ pub(crate) enum ChangeError<E = Infallible> {
         /// Whose it is.
         owner: ClusterName,
     },
+    /// The store cannot be asked now: the caller may try again.
+    #[error("{0}")]
+    Unavailable(String),
     /// The store failed, or something here is broken.
     #[error("{0}")]
     Failed(String),
 }
 
 impl Clusters {
-    pub(crate) fn new(store: Embedded, registry: Arc<Registry>, count: Gauge, tasks: Tasks) -> Self {
+    /// Changes `registry` with `store`; `count` follows how many there are.
+    pub(crate) fn new(store: Box<dyn Store>, registry: Arc<Registry>, count: Gauge, tasks: Tasks) -> Self {
         Self { shared: Arc::new(Shared { store, registry, count, changes: Mutex::default() }), tasks }
     }
 
@@ -67,9 +73,10 @@ impl Clusters {
     /// # Errors
     /// [`ChangeError`].
     pub(crate) async fn create(&self, record: ClusterRecord) -> Result<(), ChangeError> {
-        self.blocking("create-cluster", move |shared| {
-            shared.store.create(&record)?;
-            shared.registry.insert(record);
+        self.in_turn("create-cluster", async move |shared| {
+            shared.unclaimed(&record)?;
+            let kept = shared.store.create(record).await?;
+            shared.registry.insert(kept.record);
             shared.count.inc();
             Ok(())
         })
@@ -79,24 +86,41 @@ impl Clusters {
     /// Changes a cluster; gives back its record as it is now, with what `change` answered. Its sessions go on, save those
     /// whose certificate no longer stands for it: they are cut with all that runs on them.
     ///
-    /// `change` may be asked again, with a record that somebody else changed meanwhile.
+    /// `change` may be asked again, with a record that somebody else changed meanwhile. The name, the uid and the time of
+    /// creation never change.
     ///
     /// # Errors
     /// [`ChangeError`]; whatever `change` refused with is [`ChangeError::Refused`].
     pub(crate) async fn update<T, E>(
         &self,
         name: &ClusterName,
-        change: impl FnMut(&mut ClusterRecord) -> Result<T, E> + Send + 'static,
+        mut change: impl FnMut(&mut ClusterRecord) -> Result<T, E> + Send + 'static,
     ) -> Result<(ClusterRecord, T), ChangeError<E>>
     where
         T: Send + 'static,
         E: Send + 'static,
     {
         let name = name.clone();
-        self.blocking("update-cluster", move |shared| {
-            let (record, answer) = shared.store.update(&name, change)?;
-            shared.registry.update(&record);
-            Ok((record, answer))
+        self.in_turn("update-cluster", async move |shared| {
+            for _ in 0..MAX_TRIES {
+                let Some(before) = shared.store.get(&name).await? else { return Err(ChangeError::NotFound(name)) };
+                let mut record = before.record.clone();
+                let answer = change(&mut record).map_err(ChangeError::Refused)?;
+                if record == before.record {
+                    return Ok((record, answer));
+                }
+                same_cluster(&before, &record)?;
+                shared.unclaimed(&record)?;
+                match shared.store.replace(before, record).await {
+                    Ok(kept) => {
+                        shared.registry.update(&kept.record);
+                        return Ok((kept.record, answer));
+                    }
+                    Err(StoreFailure::Conflict(_)) => {}
+                    Err(failure) => return Err(failure.into()),
+                }
+            }
+            Err(ChangeError::Unavailable(format!("the cluster {name} is being changed by somebody else all the time")))
         })
         .await
     }
@@ -108,62 +132,68 @@ impl Clusters {
     /// [`ChangeError`].
     pub(crate) async fn delete(&self, name: &ClusterName) -> Result<ClusterRecord, ChangeError> {
         let name = name.clone();
-        self.blocking("delete-cluster", move |shared| {
-            let deleted = shared.store.delete(&name)?;
+        self.in_turn("delete-cluster", async move |shared| {
+            let deleted = shared.store.delete(&name).await?;
             if let Some(cluster) = shared.registry.remove(&name) {
                 cluster.retire();
+                shared.count.dec();
             }
-            let record = deleted.ok_or(ChangeError::NotFound(name))?;
-            shared.count.dec();
-            Ok(record)
+            deleted.map(|kept| kept.record).ok_or(ChangeError::NotFound(name))
         })
         .await
     }
 
-    async fn blocking<T, E>(
+    async fn in_turn<T, E, F>(
         &self,
         task: &'static str,
-        work: impl FnOnce(&Shared) -> Result<T, ChangeError<E>> + Send + 'static,
+        work: impl FnOnce(Arc<Shared>) -> F + Send + 'static,
     ) -> Result<T, ChangeError<E>>
     where
+        F: Future<Output = Result<T, ChangeError<E>>> + Send,
         T: Send + 'static,
         E: Send + 'static,
     {
         let shared = Arc::clone(&self.shared);
-        let done = self.tasks.spawn_blocking(task, move || {
-            let _one_at_a_time = shared.changes.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&shared)
+        let done = self.tasks.spawn(task, async move {
+            let _one_at_a_time = shared.changes.lock().await;
+            work(Arc::clone(&shared)).await
         });
         done.await.map_err(|panicked| ChangeError::Failed(panicked.to_string()))?
     }
 }
 
-impl<E> From<StoreError> for ChangeError<E> {
-    fn from(error: StoreError) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
-impl<E> From<CreateError> for ChangeError<E> {
-    fn from(error: CreateError) -> Self {
-        match error {
-            CreateError::Exists(name) => Self::Exists(name),
-            CreateError::FingerprintTaken { fingerprint, owner } => Self::FingerprintTaken { fingerprint, owner },
-            failed => Self::Failed(failed.to_string()),
+impl Shared {
+    /// Whether no certificate of a record stands for another cluster.
+    fn unclaimed<E>(&self, record: &ClusterRecord) -> Result<(), ChangeError<E>> {
+        for active in &record.fingerprints {
+            let owner = self.registry.by_fingerprint(&active.fingerprint);
+            if let Some(owner) = owner.filter(|owner| *owner.name() != record.name) {
+                let (fingerprint, owner) = (active.fingerprint, owner.name().clone());
+                return Err(ChangeError::FingerprintTaken { fingerprint, owner });
+            }
         }
+        Ok(())
     }
 }
 
-impl<E> From<UpdateError<E>> for ChangeError<E>
-where
-    UpdateError<E>: fmt::Display,
-{
-    fn from(error: UpdateError<E>) -> Self {
-        match error {
-            UpdateError::Refused(why) => Self::Refused(why),
-            UpdateError::NotFound(name) => Self::NotFound(name),
-            UpdateError::FingerprintTaken { fingerprint, owner } => Self::FingerprintTaken { fingerprint, owner },
-            failed => Self::Failed(failed.to_string()),
+fn same_cluster<E>(before: &Kept, after: &ClusterRecord) -> Result<(), ChangeError<E>> {
+    let kept = &before.record;
+    if (&kept.name, &kept.uid, &kept.created) == (&after.name, &after.uid, &after.created) {
+        return Ok(());
+    }
+    let name = &kept.name;
+    Err(ChangeError::Failed(format!("the name, the uid and the creation time of the cluster {name} never change")))
+}
+
+impl<E> From<StoreFailure> for ChangeError<E> {
+    fn from(failure: StoreFailure) -> Self {
+        match failure {
+            StoreFailure::Exists(name) => Self::Exists(name),
+            StoreFailure::Gone(name) => Self::NotFound(name),
+            StoreFailure::FingerprintTaken { fingerprint, owner } => Self::FingerprintTaken { fingerprint, owner },
+            conflict @ StoreFailure::Conflict(_) => Self::Unavailable(conflict.to_string()),
+            StoreFailure::Unavailable(why) => Self::Unavailable(why),
+            StoreFailure::Failed(why) => Self::Failed(why),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Files that are written by a program: the command-line reference in `docs/`.
+//! Files that are written by a program: the command-line reference in `docs/`, the custom resource definitions in
+//! `deploy/`.
 //!
 //! They are committed so that a reader finds them, and checked so that they cannot lie.
 
@@ -41,23 +42,29 @@ const PROGRAMS: &[(&str, &str, &[&[&str]])] = &[
     ),
 ];
 
+/// Where the custom resource definitions of the management cluster are.
+const DEFINITIONS: &str = "deploy/crds/managedclusters.yaml";
+
 /// Writes the generated files, or with `check` compares them and fails naming the stale ones.
 pub(crate) fn run(check: bool) -> Result<()> {
     let root = Metadata::read()?.workspace_root;
     let mut stale = Vec::new();
-    for (program, package, subcommands) in PROGRAMS {
-        let path = root.join("docs/reference").join(format!("{program}.md"));
-        let fresh = reference(&root, program, package, subcommands)?;
-        if fs::read_to_string(&path).is_ok_and(|committed| committed == fresh) {
-            continue;
+    let mut keep = |path: &str, fresh: String| {
+        let whole = root.join(path);
+        if fs::read_to_string(&whole).is_ok_and(|committed| committed == fresh) {
+            return Ok(());
         }
         if check {
-            stale.push(format!("docs/reference/{program}.md"));
-            continue;
+            stale.push(path.to_owned());
+            return Ok(());
         }
-        fs::create_dir_all(root.join("docs/reference")).context("making docs/reference")?;
-        fs::write(&path, fresh).with_context(|| path.display().to_string())?;
+        fs::create_dir_all(whole.parent().context("a file in a directory")?)?;
+        fs::write(&whole, fresh).with_context(|| path.to_owned())
+    };
+    for (program, package, subcommands) in PROGRAMS {
+        keep(&format!("docs/reference/{program}.md"), reference(&root, program, package, subcommands)?)?;
     }
+    keep(DEFINITIONS, definitions(&root)?)?;
     if stale.is_empty() {
         return Ok(());
     }
@@ -83,6 +90,20 @@ fn reference(root: &Path, program: &str, package: &str, subcommands: &[&[&str]])
         page.push_str(&format!("\n## `{title}`\n\n```text\n{}\n```\n", trimmed(&help)));
     }
     Ok(page)
+}
+
+/// What the Rust types say, in a program of its own so that this one does not link Kubernetes' types.
+fn definitions(root: &Path) -> Result<String> {
+    let output = Command::new(cargo())
+        .args(["run", "--quiet", "--package", "moorline-kube", "--example", "definitions"])
+        .current_dir(root)
+        .output()
+        .context("running the example definitions")?;
+    if !output.status.success() {
+        bail!("the custom resource definitions: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let yaml = String::from_utf8(output.stdout).context("definitions that are not UTF-8")?;
+    Ok(format!("# Written by `cargo xtask generate`.\n{yaml}"))
 }
 
 /// Help text without trailing blanks, so that the page is stable.

@@ -66,6 +66,7 @@ const ONLY_USED_BY: &[(&str, &[&str])] = &[
     ("redb", &["store"]),
     ("kube", &["kube"]),
     ("k8s-openapi", &["kube"]),
+    ("schemars", &["kube"]),
     ("jsonwebtoken", &["oidc"]),
     ("tracing-subscriber", &["process"]),
     ("clap_complete", &["cli"]),

@@ -18,6 +18,9 @@ use crate::audit::Refusal;
 /// How long a request's body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// When to ask again for what is not to be had at present.
+const RETRY_AFTER_SECONDS: u32 = 5;
+
 /// The outcome of a handler.
 pub(super) type Answer<T> = Result<T, Failure>;
 
@@ -56,6 +59,13 @@ impl Failure {
     /// What was sent cannot be read.
     pub(super) fn bad_request(why: impl Into<String>) -> Self {
         Self::from(Status::failure(400, Reason::BadRequest, why))
+    }
+
+    /// What this needs is not to be had at present. The cause goes to the log, not to the caller.
+    pub(super) fn unavailable(what: &'static str, error: &dyn std::error::Error) -> Self {
+        tracing::warn!(%error, "the management API cannot {what} now");
+        let text = format!("the server cannot {what} now; try again later");
+        Self::from(Status::failure(503, Reason::ServiceUnavailable, text).retry_after(RETRY_AFTER_SECONDS))
     }
 
     /// Something here is broken. The cause goes to the log, not to the caller.

@@ -141,6 +141,7 @@ pub(super) fn refused(state: &State, name: &ClusterName, what: &'static str, err
             let status = Status::failure(409, Reason::AlreadyExists, text);
             Failure::from(status.about(&state.api_group, RESOURCE, name.as_str()))
         }
+        ChangeError::Unavailable(_) => Failure::unavailable(what, error),
         ChangeError::FingerprintTaken { .. } | ChangeError::Failed(_) => Failure::internal(what, error),
         ChangeError::Refused(never) => match *never {},
     }

@@ -12,7 +12,7 @@ use moorline_store::Embedded;
 use super::house::Parts;
 use crate::{
     clock,
-    clusters::Clusters,
+    clusters::{Clusters, store::embedded::OnThreads},
     config::{GatewayConfig, TunnelConfig},
     control::issue::Issuer,
     front::{authn::Chain, pool::Pool},
@@ -66,8 +66,9 @@ pub(super) fn build(parts: Parts, handle: Handle, pool: &Arc<Pool>) -> (Arc<Stat
     let memory = MemoryBudget::new(64 << 20);
     let metrics = Metrics::new(&MetricRegistry::new("test", "0"), &memory);
     let store = Embedded::open(&directory.path().join("clusters.redb")).unwrap();
+    let store = OnThreads::new(store, parts.tasks.clone());
     let state = State {
-        clusters: Clusters::new(store, Arc::clone(&registry), metrics.clusters.clone(), parts.tasks.clone()),
+        clusters: Clusters::new(Box::new(store), Arc::clone(&registry), metrics.clusters.clone(), parts.tasks.clone()),
         registry,
         started: clock::now(),
         issuer: Issuer::new(Authority::generate("test", clock::now(), DAY).unwrap(), DAY, "here:1".to_owned()),
