@@ -21,6 +21,7 @@ pub struct ApiClient {
     pub(super) port: u16,
     pub(super) token: String,
     pub(super) tls: Arc<rustls::ClientConfig>,
+    pub(super) authority_pem: Arc<str>,
 }
 
 /// What came back: the status and the JSON body (null where there was none).
@@ -50,7 +51,7 @@ impl ApiClient {
             .with_root_certificates(roots)
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self { port, token, tls: Arc::new(tls) })
+        Ok(Self { port, token, tls: Arc::new(tls), authority_pem: authority_pem.into() })
     }
 
     /// The same server, called with another bearer token.
