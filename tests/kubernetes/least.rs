@@ -3,7 +3,7 @@
 
 use http::{Method, StatusCode};
 use moorline_agent::RawConfig;
-use moorline_agent::rbac::{Constrained, Wanted, render};
+use moorline_manifest::rbac::{Constrained, Wanted, render};
 use moorline_testkit::client::{Answer, Client, LIMIT, full};
 use moorline_testkit::eventually;
 use moorline_testkit::house::{Agent, Server};
@@ -62,7 +62,7 @@ impl House {
         flags(&mut raw);
         let wanted =
             Wanted { name: name.to_owned(), service_account: (name.to_owned(), "agent".to_owned()), constrained };
-        for object in render(&raw, &wanted).unwrap().objects {
+        for object in render(&raw.acting.narrowing().unwrap(), &wanted).unwrap().objects {
             let object = serde_json::to_value(object).unwrap();
             plane.api().create(&path_of(&object), &object).await.unwrap();
         }
@@ -151,12 +151,12 @@ fn owned(texts: &[&str]) -> Vec<String> {
 async fn names_are_all_that_the_agent_can_be() {
     const NAME: &str = "least-names";
     let flags = |raw: &mut RawConfig| {
-        (raw.user_prefix, raw.group_prefix) = (Some("hub:".to_owned()), Some("hub:".to_owned()));
-        raw.map_users = owned(&["root=local-root"]);
-        raw.allow_users = owned(&["hub:lea", "local-root", "system:serviceaccount:default:till"]);
-        raw.allow_groups = owned(&["hub:dev"]);
-        raw.extra_keys = owned(&["example.com/team"]);
-        raw.no_uid = true;
+        (raw.acting.user_prefix, raw.acting.group_prefix) = (Some("hub:".to_owned()), Some("hub:".to_owned()));
+        raw.acting.map_users = owned(&["root=local-root"]);
+        raw.acting.allow_users = owned(&["hub:lea", "local-root", "system:serviceaccount:default:till"]);
+        raw.acting.allow_groups = owned(&["hub:dev"]);
+        raw.acting.extra_keys = owned(&["example.com/team"]);
+        raw.acting.no_uid = true;
     };
     let Some(house) = House::with(NAME, None, flags).await else { return };
     for (token, user) in [(LEA, "hub:lea"), (ROOT, "local-root")] {
@@ -194,7 +194,7 @@ async fn names_are_all_that_the_agent_can_be() {
 async fn an_agent_for_everybody_can_be_anybody_and_do_nothing_itself() {
     const NAME: &str = "least-open";
     let flags = |raw: &mut RawConfig| {
-        raw.map_users = owned(&["root=system:serviceaccount:least-open:agent"]);
+        raw.acting.map_users = owned(&["root=system:serviceaccount:least-open:agent"]);
     };
     let Some(house) = House::with(NAME, None, flags).await else { return };
     let answer = house.whoami(NAME, ROOT).await;
@@ -214,7 +214,7 @@ async fn an_agent_for_everybody_can_be_anybody_and_do_nothing_itself() {
 async fn one_service_account_is_not_its_neighbour() {
     const NAME: &str = "least-account";
     let flags = |raw: &mut RawConfig| {
-        raw.allow_users = owned(&["lea", "system:serviceaccount:default:till"]);
+        raw.acting.allow_users = owned(&["lea", "system:serviceaccount:default:till"]);
     };
     let Some(house) = House::with(NAME, None, flags).await else { return };
     for (account, good) in [("default:till", true), ("default:bill", false), ("least-account:till", false)] {
@@ -227,9 +227,9 @@ async fn one_service_account_is_not_its_neighbour() {
 async fn constrained_impersonation_bounds_what_users_do_through_the_agent() {
     const NAME: &str = "least-constrained";
     let flags = |raw: &mut RawConfig| {
-        raw.allow_users = owned(&["lea", "system:serviceaccount:default:till"]);
-        raw.allow_groups = owned(&["dev"]);
-        raw.extra_keys = owned(&["example.com/team"]);
+        raw.acting.allow_users = owned(&["lea", "system:serviceaccount:default:till"]);
+        raw.acting.allow_groups = owned(&["dev"]);
+        raw.acting.extra_keys = owned(&["example.com/team"]);
     };
     let resources = owned(&["configmaps", "pods", "pods/exec", "selfsubjectreviews.authentication.k8s.io"]);
     let reading = Constrained { verbs: owned(&["get", "list", "watch"]), resources };

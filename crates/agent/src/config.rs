@@ -4,8 +4,9 @@
 //! Made by `main` and by the command line's quickstart; taken apart by `app`, each component getting its own part. This
 //! is the only place that reads the environment, and apart from what reloads, the only one that reads files.
 
+mod acting;
 mod kubeconfig;
-pub(crate) mod narrowing;
+mod narrowing;
 mod raw;
 mod resolve;
 mod upstream;
@@ -16,6 +17,7 @@ use moorline_model::Timestamp;
 use moorline_mtls::{KeyPair, Reloading, Roots};
 use thiserror::Error;
 
+pub use acting::ActingFlags;
 pub use raw::RawConfig;
 
 use crate::{credentials::TokenSource, identity::Identity, serve, tunnel};

@@ -3,7 +3,8 @@
 //!
 //! In order of travel: [`config`](Config) becomes an [`App`]; `tunnel` dials and keeps sessions; `serve` takes the
 //! streams that the server opens, step by step, to the kube-apiserver and back; `credentials` and `health` look after the
-//! agent's own standing there, [`identity`] keeps its certificate, and [`rbac`] says what rights that takes. The agent dials two places only, the server and the kube-apiserver, both from its own
+//! agent's own standing there, and [`identity`] keeps its certificate. The agent dials two places only, the server and
+//! the kube-apiserver, both from its own
 //! configuration. It links no signer, no policy and no Kubernetes library.
 
 mod app;
@@ -12,11 +13,10 @@ mod credentials;
 mod health;
 pub mod identity;
 mod metrics;
-pub mod rbac;
 mod serve;
 mod socket;
 mod tunnel;
 
 pub use app::{App, BuildError, RunError};
-pub use config::{Config, ConfigError, Problem, RawConfig, Surroundings};
+pub use config::{ActingFlags, Config, ConfigError, Problem, RawConfig, Surroundings};
 pub use credentials::TokenError;

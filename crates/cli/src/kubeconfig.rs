@@ -5,12 +5,10 @@
 
 mod file;
 mod merge;
-mod node;
 
 pub(crate) use self::{
     file::{Kept, default_path, read, update},
     merge::{Credential, EXEC_API, Entry, User, render},
-    node::Node,
 };
 
 /// The name of the context of a cluster.

@@ -1,15 +1,15 @@
 //! Whom the server may act as in this cluster: from flags to [`Narrowing`].
 //!
-//! Called by `resolve`, and by `rbac`, which says the same in Kubernetes' words.
+//! Called by `resolve`, and by `acting` for those who say the same in Kubernetes' words.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use moorline_impersonation::{Mapping, Names, Narrowing, Passed};
 use moorline_model::Identity;
 
-use super::{Problems, RawConfig};
+use super::{ActingFlags, Problems};
 
-pub(crate) fn resolve(raw: &RawConfig, warnings: &mut Vec<String>, problems: &mut Problems) -> Narrowing {
+pub(super) fn resolve(raw: &ActingFlags, warnings: &mut Vec<String>, problems: &mut Problems) -> Narrowing {
     let mut narrowing = if raw.no_default_denials {
         warnings.push(
             "--no-default-denials: the management side may act as system:masters and as parts of Kubernetes here"
@@ -69,7 +69,7 @@ fn check(field: &str, rule: &str, problems: &mut Problems) {
     }
 }
 
-fn extra_keys(raw: &RawConfig, problems: &mut Problems) -> Option<BTreeSet<String>> {
+fn extra_keys(raw: &ActingFlags, problems: &mut Problems) -> Option<BTreeSet<String>> {
     if raw.no_extra && !raw.extra_keys.is_empty() {
         problems.add("--no-extra", "contradicts --extra-key", "keep one of the two");
     }

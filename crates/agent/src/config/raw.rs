@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::ActingFlags;
+
 /// What the operator wrote. Absent values get their documented defaults when the configuration is resolved.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RawConfig {
@@ -58,59 +60,9 @@ pub struct RawConfig {
     #[arg(long, value_name = "DURATION", env = "MOORLINE_KUBE_RESPONSE_TIMEOUT")]
     pub kube_response_timeout: Option<String>,
 
-    /// User whom the server may not act as in this cluster (NAME, or PREFIX*), besides the default ones; may be repeated.
-    /// Rules are about names as mappings and prefixes make them
-    #[arg(long = "deny-user", value_name = "RULE", env = "MOORLINE_DENY_USERS", value_delimiter = '\n')]
-    pub deny_users: Vec<String>,
-
-    /// Group whose members the server may not act as in this cluster (NAME, or PREFIX*), besides the default ones;
-    /// may be repeated
-    #[arg(long = "deny-group", value_name = "RULE", env = "MOORLINE_DENY_GROUPS", value_delimiter = '\n')]
-    pub deny_groups: Vec<String>,
-
-    /// The only users whom the server may act as in this cluster (NAME, or PREFIX*) [default: all]; may be repeated
-    #[arg(long = "allow-user", value_name = "RULE", env = "MOORLINE_ALLOW_USERS", value_delimiter = '\n')]
-    pub allow_users: Vec<String>,
-
-    /// The only groups of which members may be (NAME, or PREFIX*), besides system:authenticated [default: all];
-    /// may be repeated
-    #[arg(long = "allow-group", value_name = "RULE", env = "MOORLINE_ALLOW_GROUPS", value_delimiter = '\n')]
-    pub allow_groups: Vec<String>,
-
-    /// What a user of the management side is called here (FROM=TO), and nobody else is; may be repeated. Who has no
-    /// mapping gets --user-prefix
-    #[arg(long = "map-user", value_name = "FROM=TO", env = "MOORLINE_MAP_USERS", value_delimiter = '\n')]
-    pub map_users: Vec<String>,
-
-    /// What a group of the management side is called here (FROM=TO), and no other is; may be repeated. What has no
-    /// mapping gets --group-prefix
-    #[arg(long = "map-group", value_name = "FROM=TO", env = "MOORLINE_MAP_GROUPS", value_delimiter = '\n')]
-    pub map_groups: Vec<String>,
-
-    /// Put before the names of users of the management side [default: nothing]
-    #[arg(long, value_name = "PREFIX", env = "MOORLINE_USER_PREFIX")]
-    pub user_prefix: Option<String>,
-
-    /// Put before the names of groups of the management side, except system:authenticated [default: nothing]
-    #[arg(long, value_name = "PREFIX", env = "MOORLINE_GROUP_PREFIX")]
-    pub group_prefix: Option<String>,
-
-    /// The only extra values of users that are passed on, by their keys [default: all]; may be repeated
-    #[arg(long = "extra-key", value_name = "KEY", env = "MOORLINE_EXTRA_KEYS", value_delimiter = '\n')]
-    pub extra_keys: Vec<String>,
-
-    /// Pass on no extra values of users
-    #[arg(long, env = "MOORLINE_NO_EXTRA")]
-    pub no_extra: bool,
-
-    /// Do not pass on the uids of users
-    #[arg(long, env = "MOORLINE_NO_UID")]
-    pub no_uid: bool,
-
-    /// Deny only what --deny-user and --deny-group say: lets the server act as system:masters and as parts of
-    /// Kubernetes
-    #[arg(long, env = "MOORLINE_NO_DEFAULT_DENIALS")]
-    pub no_default_denials: bool,
+    /// Whom the server may act as.
+    #[command(flatten)]
+    pub acting: ActingFlags,
 
     /// Requests served at once, each with a connection of its own to the kube-apiserver [default: 1000]
     #[arg(long, value_name = "N", env = "MOORLINE_MAX_REQUESTS")]

@@ -203,7 +203,7 @@ fn serving(raw: &RawConfig, warnings: &mut Vec<String>, problems: &mut Problems)
         let what = format!("{max_requests} is out of range");
         problems.add("--max-requests", what, format!("choose 1 to {MOST_REQUESTS}"));
     }
-    serve::Config { narrowing: narrowing::resolve(raw, warnings, problems), max_requests }
+    serve::Config { narrowing: narrowing::resolve(&raw.acting, warnings, problems), max_requests }
 }
 
 fn admin(raw: &RawConfig, problems: &mut Problems) -> Option<SocketAddr> {

@@ -94,16 +94,18 @@ fn defaults_are_what_the_help_says() {
 #[test]
 fn names_and_prefixes_are_checked() {
     let bench = Bench::new();
-    let raw = RawConfig {
+    let acting = ActingFlags {
         map_users: vec!["ann".to_owned(), "=x".to_owned(), "a=".to_owned(), "b=c".to_owned(), "b=d".to_owned()],
         user_prefix: Some(" hub".to_owned()),
         allow_groups: vec![" ".to_owned()],
-        ..bench.raw()
+        ..ActingFlags::default()
     };
+    let raw = RawConfig { acting, ..bench.raw() };
     let problems = bench.problems(&raw);
     let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
     assert_eq!(fields, ["--allow-group", "--user-prefix", "--map-user", "--map-user", "--map-user", "--map-user"]);
-    let raw = RawConfig { map_groups: vec!["cn=dev=dev".to_owned()], ..bench.raw() };
+    let acting = ActingFlags { map_groups: vec!["cn=dev=dev".to_owned()], ..ActingFlags::default() };
+    let raw = RawConfig { acting, ..bench.raw() };
     let mapping = bench.resolve(&raw).unwrap().serve.narrowing.mapping;
     assert_eq!(mapping.groups, Names::new(String::new(), [("cn=dev".to_owned(), "dev".to_owned())].into()));
 }
@@ -112,16 +114,18 @@ fn names_and_prefixes_are_checked() {
 fn rules_that_do_not_do_what_they_seem_to_are_told() {
     let bench = Bench::new();
     let rules = ["", "a*b", "a**", "*", "ann,bob", "cn=ann,dc=x", "Doe*"].map(str::to_owned);
-    let problems = bench.problems(&RawConfig { deny_users: rules.to_vec(), ..bench.raw() });
+    let acting = ActingFlags { deny_users: rules.to_vec(), ..ActingFlags::default() };
+    let problems = bench.problems(&RawConfig { acting, ..bench.raw() });
     let whats: Vec<&str> = problems.iter().map(|problem| problem.what.split(' ').next().unwrap()).collect();
     assert_eq!(whats, ["holds", "\"a*b\"", "\"a**\"", "\"ann,bob\""]);
-    let raw = RawConfig {
+    let acting = ActingFlags {
         user_prefix: Some("hub:".to_owned()),
         map_users: vec!["root=local-root".to_owned()],
         deny_users: ["ann", "hub:bob", "h*", "local-root", "x*"].map(str::to_owned).to_vec(),
         allow_groups: vec!["system:authenticated".to_owned(), "dev".to_owned()],
-        ..bench.raw()
+        ..ActingFlags::default()
     };
+    let raw = RawConfig { acting, ..bench.raw() };
     let warnings = bench.resolve(&raw).unwrap().warnings;
     let about: Vec<_> = warnings.iter().filter_map(|warning| warning.split(" is about nobody").next()).collect();
     assert_eq!(about[about.len() - 2..], ["--deny-user \"ann\"", "--deny-user \"x*\""], "{warnings:?}");
@@ -163,7 +167,7 @@ fn everything_is_told_at_once() {
         drain_grace: Some("30".to_owned()),
         admin_addr: Some("localhost:1".to_owned()),
         max_requests: Some(0),
-        deny_groups: vec![String::new()],
+        acting: ActingFlags { deny_groups: vec![String::new()], ..ActingFlags::default() },
         ..RawConfig::default()
     };
     let problems = bench.problems(&raw);

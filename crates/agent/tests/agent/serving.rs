@@ -135,7 +135,7 @@ async fn other_targets_than_paths_are_refused() {
 
 #[tokio::test]
 async fn the_cluster_has_the_last_word_on_whom_the_server_may_be() {
-    let world = world_with(|raw| raw.deny_users = vec!["mallory".to_owned()]).await;
+    let world = world_with(|raw| raw.acting.deny_users = vec!["mallory".to_owned()]).await;
     for identity in
         [Identity::new("ann").unwrap().with_groups(["system:masters"]).unwrap(), Identity::new("mallory").unwrap()]
     {
@@ -155,10 +155,10 @@ async fn the_cluster_has_the_last_word_on_whom_the_server_may_be() {
 #[tokio::test]
 async fn users_have_the_names_that_the_cluster_gives_them() {
     let world = world_with(|raw| {
-        raw.user_prefix = Some("hub:".to_owned());
-        raw.group_prefix = Some("hub:".to_owned());
-        raw.map_users = vec!["cn=root=system:kube-scheduler".to_owned(), "cid=carl".to_owned()];
-        raw.allow_groups = vec!["hub:dev".to_owned()];
+        raw.acting.user_prefix = Some("hub:".to_owned());
+        raw.acting.group_prefix = Some("hub:".to_owned());
+        raw.acting.map_users = vec!["cn=root=system:kube-scheduler".to_owned(), "cid=carl".to_owned()];
+        raw.acting.allow_groups = vec!["hub:dev".to_owned()];
     })
     .await;
     for (user, group, expected) in [

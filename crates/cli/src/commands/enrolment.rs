@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use moorline_api::Enrolment;
+use moorline_manifest::Node;
 use moorline_model::ClusterName;
 use moorline_process::private_file::{create_private, private_dir};
 
-use crate::{failure::Failure, kubeconfig::Node, printer::Printer};
+use crate::{failure::Failure, printer::Printer};
 
 /// The files of an agent's certificate directory.
 const FILES: [&str; 3] = ["management-cluster.crt", "managed-cluster.crt", "managed-cluster.key"];

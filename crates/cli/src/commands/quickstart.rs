@@ -11,6 +11,7 @@ mod reach;
 
 use std::{fs, net::SocketAddr, path::Path};
 
+use moorline_manifest::Node;
 use moorline_process::{logs, signals, write_private};
 use moorline_server::bootstrap::{ADMIN_USER, StateDir};
 
@@ -26,7 +27,7 @@ use crate::{
     client::Client,
     connection::{Connection, GATEWAY_URL, quickstart_dir},
     failure::Failure,
-    kubeconfig::{self, Credential, Kept, Node},
+    kubeconfig::{self, Credential, Kept},
     printer::Printer,
 };
 

@@ -1,6 +1,7 @@
 //! `moorline agent rbac`: the roles that an agent needs, to be applied in its cluster.
 
-use moorline_agent::rbac::{Constrained, Wanted, render};
+use moorline_agent::ActingFlags;
+use moorline_manifest::rbac::{Constrained, Rendered, Wanted};
 use serde_json::json;
 
 use crate::{
@@ -21,8 +22,7 @@ pub(super) fn run(args: RbacArgs, printer: &mut Printer<'_>) -> Result<(), Failu
         service_account: (account.0.to_owned(), account.1.to_owned()),
         constrained: args.constrained.then_some(Constrained { verbs: args.verbs, resources: args.resources }),
     };
-    let rendered = render(&args.config, &wanted)
-        .map_err(|error| Failure::bad_input(error.problems().iter().map(ToString::to_string)))?;
+    let rendered = render(&args.config.acting, &wanted)?;
     for remark in &rendered.remarks {
         printer.note(&format!("note: {remark}"));
     }
@@ -39,3 +39,13 @@ pub(super) fn run(args: RbacArgs, printer: &mut Printer<'_>) -> Result<(), Failu
         }
     }
 }
+
+fn render(flags: &ActingFlags, wanted: &Wanted) -> Result<Rendered, Failure> {
+    let narrowing =
+        flags.narrowing().map_err(|error| Failure::bad_input(error.problems().iter().map(ToString::to_string)))?;
+    moorline_manifest::rbac::render(&narrowing, wanted)
+        .map_err(|problems| Failure::bad_input(problems.iter().map(ToString::to_string)))
+}
+
+#[cfg(test)]
+mod tests;

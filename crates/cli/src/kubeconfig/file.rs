@@ -7,12 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use moorline_manifest::Node;
 use moorline_process::write_private;
 
-use super::{
-    merge::{Entry, merge},
-    node::Node,
-};
+use super::merge::{Entry, merge};
 use crate::failure::Failure;
 
 /// What became of the file that was there.

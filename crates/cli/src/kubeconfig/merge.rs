@@ -3,7 +3,7 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use thiserror::Error;
 
-use super::node::{InvalidYaml, Node};
+use moorline_manifest::{InvalidYaml, Node};
 
 /// What kubectl and its credential plugins speak; kubectl knows it since 1.22.
 pub(crate) const EXEC_API: &str = "client.authentication.k8s.io/v1";

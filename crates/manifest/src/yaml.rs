@@ -1,6 +1,8 @@
-//! YAML as it stands in a file: every value and the order of every map kept, whether we know the field or not. Pure.
+//! YAML as it stands in a file: every value and the order of every map kept, whether we know the field or not.
+//!
+//! Manifests are made of it, and the command line reads and writes kubeconfigs with it.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -11,26 +13,37 @@ use thiserror::Error as ThisError;
 
 /// A YAML value.
 #[derive(Clone, Default, PartialEq)]
-pub(crate) enum Node {
+pub enum Node {
+    /// `null`, or nothing.
     #[default]
     Null,
+    /// `true` or `false`.
     Bool(bool),
+    /// A whole number.
     Integer(i64),
+    /// One that is too large for [`Node::Integer`].
     Large(u64),
+    /// Any other number.
     Float(f64),
+    /// A text.
     Text(String),
+    /// A sequence.
     List(Vec<Self>),
+    /// Keys and values, in the order of the file.
     Map(Vec<(String, Self)>),
 }
 
 /// The text is not YAML, or cannot be written back as it was. Says where, never what stands there.
 #[derive(Debug, PartialEq, Eq, ThisError)]
 #[error("{0}")]
-pub(crate) struct InvalidYaml(String);
+pub struct InvalidYaml(String);
 
 impl Node {
     /// Reads one document; an empty text is an empty map.
-    pub(crate) fn parse(yaml: &str) -> Result<Self, InvalidYaml> {
+    ///
+    /// # Errors
+    /// It is no YAML.
+    pub fn parse(yaml: &str) -> Result<Self, InvalidYaml> {
         // Only `true` and `false` are booleans, as for kubectl. No snippet: there are secrets in these files.
         let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
         let node: Self = serde_saphyr::from_str_with_options(yaml, options).map_err(|error| {
@@ -41,7 +54,10 @@ impl Node {
     }
 
     /// Writes the node, and makes sure that reading it gives the same again.
-    pub(crate) fn to_yaml(&self) -> Result<String, InvalidYaml> {
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn to_yaml(&self) -> Result<String, InvalidYaml> {
         let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
         let yaml = serde_saphyr::to_string_with_options(self, options)
             .map_err(|error| InvalidYaml(format!("cannot be written as YAML: {error}")))?;
@@ -51,26 +67,33 @@ impl Node {
         Ok(yaml)
     }
 
-    pub(crate) fn text(text: impl Into<String>) -> Self {
+    /// A text.
+    #[must_use]
+    pub fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
     }
 
-    pub(crate) fn map<const N: usize>(entries: [(&str, Self); N]) -> Self {
+    /// A map with these entries.
+    #[must_use]
+    pub fn map<const N: usize>(entries: [(&str, Self); N]) -> Self {
         Self::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
     }
 
-    pub(crate) fn as_text(&self) -> Option<&str> {
+    /// The text, when this is one.
+    #[must_use]
+    pub fn as_text(&self) -> Option<&str> {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
     /// The value at `key`, when this is a map that has it.
-    pub(crate) fn at(&self, key: &str) -> Option<&Self> {
+    #[must_use]
+    pub fn at(&self, key: &str) -> Option<&Self> {
         let Self::Map(entries) = self else { return None };
         entries.iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 
     /// The value at `key`, made if need be. `None` when this is not a map.
-    pub(crate) fn entry(&mut self, key: &str) -> Option<&mut Self> {
+    pub fn entry(&mut self, key: &str) -> Option<&mut Self> {
         if *self == Self::Null {
             *self = Self::Map(Vec::new());
         }
@@ -83,14 +106,57 @@ impl Node {
     }
 
     /// Sets or replaces the value at `key`, in its place. False when this is not a map.
-    pub(crate) fn set(&mut self, key: &str, value: Self) -> bool {
+    pub fn set(&mut self, key: &str, value: Self) -> bool {
         self.entry(key).map(|place| *place = value).is_some()
     }
 
-    pub(crate) fn remove(&mut self, key: &str) {
+    /// Takes the value at `key` out, where there is one.
+    pub fn remove(&mut self, key: &str) {
         if let Self::Map(entries) = self {
             entries.retain(|(name, _)| name != key);
         }
+    }
+}
+
+impl From<bool> for Node {
+    fn from(value: bool) -> Self {
+        Self::Bool(value)
+    }
+}
+
+impl From<i32> for Node {
+    fn from(value: i32) -> Self {
+        Self::Integer(value.into())
+    }
+}
+
+impl From<u16> for Node {
+    fn from(value: u16) -> Self {
+        Self::Integer(value.into())
+    }
+}
+
+impl From<&str> for Node {
+    fn from(text: &str) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<String> for Node {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl<T: Into<Self>> From<Vec<T>> for Node {
+    fn from(list: Vec<T>) -> Self {
+        Self::List(list.into_iter().map(Into::into).collect())
+    }
+}
+
+impl<T: Into<Self>> From<BTreeMap<String, T>> for Node {
+    fn from(map: BTreeMap<String, T>) -> Self {
+        Self::Map(map.into_iter().map(|(key, value)| (key, value.into())).collect())
     }
 }
 

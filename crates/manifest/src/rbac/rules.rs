@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use moorline_impersonation::{Name, Narrowing};
-use serde::Serialize;
+
+use crate::yaml::Node;
 
 const CORE: &str = "";
 const AUTHENTICATION: &str = "authentication.k8s.io";
@@ -13,16 +14,11 @@ const IMPERSONATE: &str = "impersonate";
 const ACCOUNT: &str = "system:serviceaccount:";
 
 /// A rule of a role.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rule {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     api_groups: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     resources: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     resource_names: Vec<String>,
-    #[serde(rename = "nonResourceURLs", skip_serializing_if = "Vec::is_empty")]
     non_resource_urls: Vec<&'static str>,
     verbs: Vec<String>,
 }
@@ -72,6 +68,21 @@ impl Rule {
         let probes =
             Self { non_resource_urls: vec!["/readyz", "/version"], verbs: vec!["get".to_owned()], ..Self::default() };
         [namespace, probes]
+    }
+}
+
+impl From<Rule> for Node {
+    fn from(rule: Rule) -> Self {
+        let paths = rule.non_resource_urls.into_iter().map(str::to_owned).collect();
+        let lists = [
+            ("apiGroups", rule.api_groups),
+            ("resources", rule.resources),
+            ("resourceNames", rule.resource_names),
+            ("nonResourceURLs", paths),
+            ("verbs", rule.verbs),
+        ];
+        let lists = lists.into_iter().filter(|(_, list)| !list.is_empty());
+        Self::Map(lists.map(|(name, list)| (name.to_owned(), list.into())).collect())
     }
 }
 

@@ -23,7 +23,7 @@ fn words(value: &Value) -> String {
 }
 
 /// A line for each rule that is not the agent's own: `NAMESPACE| VERBS GROUP/RESOURCES NAMES`.
-fn lines(raw: &RawConfig, wanted: &Wanted) -> Vec<String> {
+fn lines(raw: &ActingFlags, wanted: &Wanted) -> Vec<String> {
     let mut lines = Vec::new();
     for object in render(raw, wanted).unwrap().objects {
         let object = serde_json::to_value(object).unwrap();
@@ -45,8 +45,8 @@ const REST: &str = "| impersonate authentication.k8s.io/*";
 
 #[test]
 fn rules_say_what_the_flags_say() {
-    let flags = |change: fn(&mut RawConfig)| {
-        let mut raw = RawConfig { no_default_denials: true, ..RawConfig::default() };
+    let flags = |change: fn(&mut ActingFlags)| {
+        let mut raw = ActingFlags { no_default_denials: true, ..ActingFlags::default() };
         change(&mut raw);
         raw
     };
@@ -56,7 +56,7 @@ fn rules_say_what_the_flags_say() {
     let accounts = "| impersonate /serviceaccounts";
     for (raw, expected) in [
         (flags(|_| {}), &[users, groups, REST, accounts][..]),
-        (RawConfig::default(), &[users, groups, REST, accounts]),
+        (ActingFlags::default(), &[users, groups, REST, accounts]),
         (flags(|raw| raw.deny_users = owned(&["system:serviceaccount:*", "ann"])), &[users, groups, REST]),
         (flags(|raw| raw.user_prefix = Some("hub:".to_owned())), &[users, groups, REST]),
         (
@@ -113,7 +113,7 @@ fn rules_say_what_the_flags_say() {
 
 #[test]
 fn constrained_rules_bound_what_is_done() {
-    let raw = RawConfig { allow_users: owned(&["ann"]), no_extra: true, ..RawConfig::default() };
+    let raw = ActingFlags { allow_users: owned(&["ann"]), no_extra: true, ..ActingFlags::default() };
     let expected = [
         "| impersonate:user-info authentication.k8s.io/users ann",
         "| impersonate:user-info authentication.k8s.io/groups",
@@ -141,36 +141,36 @@ fn constrained_rules_bound_what_is_done() {
         ]
     );
     some.constrained.as_mut().unwrap().resources = owned(&["", "pods/", ".apps"]);
-    assert_eq!(render(&raw, &some).unwrap_err().problems().len(), 3);
+    assert_eq!(render(&raw, &some).unwrap_err().what.len(), 3);
 
-    let problems = |raw: &RawConfig, verbs: &[&str]| {
+    let problems = |raw: &ActingFlags, verbs: &[&str]| {
         let error = render(raw, &wanted(Some(verbs))).unwrap_err();
-        error.problems().iter().map(|problem| problem.field.clone()).collect::<Vec<_>>()
+        error.what.iter().map(|what| what.split(':').next().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(problems(&RawConfig::default(), &["get", "*", "bind"]), ["--verb", "--verb", "--constrained"]);
-    let raw = RawConfig { extra_keys: owned(&["scopes", "a.b/c"]), ..RawConfig::default() };
+    assert_eq!(problems(&ActingFlags::default(), &["get", "*", "bind"]), ["--verb", "--verb", "--constrained"]);
+    let raw = ActingFlags { extra_keys: owned(&["scopes", "a.b/c"]), ..ActingFlags::default() };
     assert_eq!(problems(&raw, &[]), ["--extra-key"]);
 }
 
 #[test]
 fn what_rbac_cannot_say_is_told() {
-    let remarks = |raw: &RawConfig, constrained| render(raw, &wanted(constrained)).unwrap().remarks.join("\n");
-    let open = remarks(&RawConfig::default(), None);
+    let remarks = |raw: &ActingFlags, constrained| render(raw, &wanted(constrained)).unwrap().remarks.join("\n");
+    let open = remarks(&ActingFlags::default(), None);
     assert!(
         open.contains("the agent alone refuses user system:node:*") && open.contains("group system:masters"),
         "{open}"
     );
-    let prefixed = RawConfig { user_prefix: Some("hub:".to_owned()), ..RawConfig::default() };
+    let prefixed = ActingFlags { user_prefix: Some("hub:".to_owned()), ..ActingFlags::default() };
     assert!(remarks(&prefixed, None).contains("RBAC cannot say user hub:*"));
-    let finite = RawConfig {
+    let finite = ActingFlags {
         allow_users: owned(&["ann"]),
         allow_groups: owned(&["dev"]),
         no_extra: true,
-        ..RawConfig::default()
+        ..ActingFlags::default()
     };
     assert_eq!(remarks(&finite, None), "");
     assert_eq!(remarks(&finite, Some(&[])), "");
-    let open = RawConfig { no_extra: true, ..RawConfig::default() };
+    let open = ActingFlags { no_extra: true, ..ActingFlags::default() };
     assert!(remarks(&open, Some(&[])).contains("service accounts of the management side are refused"));
 }
 
@@ -195,14 +195,14 @@ proptest! {
         deny in proptest::collection::vec(RULE, 0..2),
         user in "[ab]{1,3}",
     ) {
-        let raw = RawConfig {
+        let raw = ActingFlags {
             user_prefix: Some(prefix),
             map_users: map.iter().map(|(from, to)| format!("{from}={to}")).collect(),
             allow_users: allow,
             deny_users: deny,
-            ..RawConfig::default()
+            ..ActingFlags::default()
         };
-        let narrowing = narrowing::resolve(&raw, &mut Vec::new(), &mut Problems::default());
+        let narrowing = raw.narrowing().unwrap();
         let objects = serde_json::to_value(render(&raw, &wanted(None)).unwrap().objects).unwrap();
         let objects = objects.as_array().unwrap().clone();
         if let Ok(here) = narrowing.admit(moorline_model::Identity::new(user.clone()).unwrap()) {
