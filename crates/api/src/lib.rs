@@ -24,5 +24,8 @@ pub use user::{CreateUser, CreatedUser, RevokedUser, User, UserList, UserMeta, U
 /// The API group of our objects, unless the server is configured with another.
 pub const API_GROUP: &str = "moorline.io";
 
+/// The version of our objects in that group.
+pub const VERSION: &str = "v1alpha1";
+
 /// The `apiVersion` of our objects.
 pub const API_VERSION: &str = "moorline.io/v1alpha1";

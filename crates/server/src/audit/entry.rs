@@ -146,11 +146,19 @@ pub(super) fn about<'a>(facts: &'a Facts, group: &str) -> Cow<'a, RequestAttribu
     Cow::Owned(match ours {
         None => read,
         Some((resource, prefix)) => {
-            // What is behind the prefix is one name, whatever is in it.
-            let name = read.path.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')).map(str::to_owned);
-            let as_kubernetes = format!("/apis/{group}/v1/{resource}{}", if name.is_some() { "/name" } else { "" });
+            let behind = read.path.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/'));
+            // What is behind the prefix is one name, whatever is in it; but no cluster's has a slash.
+            let (name, part) = match behind.map(|behind| behind.split_once('/').unwrap_or((behind, ""))) {
+                Some((name, part)) if resource == Action::RESOURCE => (Some(name), Some(part)),
+                _ => (behind, None),
+            };
+            let owned = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            let (name, subresource) = (name.and_then(owned), part.and_then(owned));
+            let version = moorline_api::VERSION;
+            let as_kubernetes =
+                format!("/apis/{group}/{version}/{resource}{}", if name.is_some() { "/name" } else { "" });
             let read_so = RequestAttributes::from_http(facts.method.as_str(), &as_kubernetes, None);
-            RequestAttributes { path: read.path, name, ..read_so }
+            RequestAttributes { path: read.path, name, subresource, ..read_so }
         }
     })
 }

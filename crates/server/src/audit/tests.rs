@@ -321,6 +321,7 @@ fn our_own_api_is_read_as_kubernetes_reads_its_own() {
         ("GET", "/v1/clusters", "list", "managedclusters", None),
         ("GET", "/v1/clusters/east", "get", "managedclusters", Some("east")),
         ("DELETE", "/v1/clusters/east", "delete", "managedclusters", Some("east")),
+        ("GET", "/v1/clusters/east/events", "get", "managedclusters/events", Some("east")),
         ("DELETE", "/v1/users/a%2Fb%40c?tokenId=7", "delete", "users", Some("a/b@c")),
         ("POST", "/v1/accessreviews", "create", "accessreviews", None),
         ("GET", "/v1/version", "get", "", None),
@@ -332,11 +333,13 @@ fn our_own_api_is_read_as_kubernetes_reads_its_own() {
         end(Trail::open(&book.audit, &Head { id: &id, method: &method, uri: &uri, headers: &HeaderMap::new(), peer }));
         let [event] = &book.events()[..] else { panic!("not one event") };
         assert_eq!((event["verb"].as_str(), event["objectRef"]["name"].as_str()), (Some(verb), name), "{uri}");
-        assert_eq!(event["objectRef"]["resource"].as_str().unwrap_or_default(), resource, "{uri}");
+        let part = event["objectRef"]["subresource"].as_str().map(|part| format!("/{part}"));
+        let about = format!("{}{}", event["objectRef"]["resource"].as_str().unwrap_or(""), part.unwrap_or_default());
+        assert_eq!(about, resource, "{uri}");
         if !resource.is_empty() {
             assert_eq!(
                 (&event["objectRef"]["apiGroup"], &event["objectRef"]["apiVersion"]),
-                (&"moorline.io".into(), &"v1".into())
+                (&"moorline.io".into(), &"v1alpha1".into())
             );
         }
     }
