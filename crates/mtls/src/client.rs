@@ -4,6 +4,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use moorline_model::Fingerprint;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use thiserror::Error;
@@ -66,6 +67,46 @@ impl Connector {
             return Err(HandshakeError::AlpnMismatch { wanted: protocols(&[self.alpn]) });
         }
         Ok((stream, peer))
+    }
+}
+
+/// Dials as somebody who wants to join: TLS 1.3, one application protocol, no certificate of our own, and the server's
+/// verified by a pin of its authority.
+#[derive(Clone, Debug)]
+pub struct JoinConnector {
+    pins: Vec<Fingerprint>,
+    alpn: &'static [u8],
+}
+
+impl JoinConnector {
+    /// `pins` are the SHA-256 of the public keys (`SubjectPublicKeyInfo`) of authorities, any of which is believed.
+    #[must_use]
+    pub fn new(pins: Vec<Fingerprint>, alpn: &'static [u8]) -> Self {
+        Self { pins, alpn }
+    }
+
+    /// Does the handshake within `limit`. When it is done, the server is the one that was pinned and is for
+    /// `server_name`: nothing secret is to be said before.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; [`HandshakeError::WrongPin`] where the server shows no authority with a pinned key.
+    pub async fn connect<IO>(
+        &self,
+        io: IO,
+        server_name: &str,
+        limit: Duration,
+    ) -> Result<ClientStream<IO>, HandshakeError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = config::join_client(&self.pins, self.alpn)
+            .map_err(|error| HandshakeError::Certificate(error.to_string()))?;
+        let (mut stream, _peer) = handshake(config, io, server_name, limit, &[self.alpn]).await?;
+        if stream.alpn() != Some(self.alpn) {
+            drop(tokio::time::timeout(limit, stream.shutdown()).await);
+            return Err(HandshakeError::AlpnMismatch { wanted: protocols(&[self.alpn]) });
+        }
+        Ok(stream)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use moorline_model::Fingerprint;
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
     SupportedProtocolVersion,
@@ -14,13 +15,13 @@ use rustls::{
     },
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
-    sign::SingleCertAndKey,
+    sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use thiserror::Error;
 
-use crate::{key_pair::KeyPair, roots::Roots};
+use crate::{key_pair::KeyPair, pinned::Pinned, roots::Roots};
 
 /// What the gateway offers, best first.
 pub(crate) const HTTP_ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -59,7 +60,19 @@ pub(crate) fn tunnel_server(keys: &KeyPair, roots: &Roots, alpn: &[u8]) -> Resul
         .clear_root_hint_subjects()
         .build()
         .map_err(|error| ConfigError(error.to_string()))?;
-    server(TUNNEL_VERSIONS, verifier, keys, vec![alpn.to_vec()])
+    server(TUNNEL_VERSIONS, verifier, Arc::clone(&keys.certified), vec![alpn.to_vec()])
+}
+
+/// The tunnel door for those who join: TLS 1.3, no client certificate, and all our authorities behind our own.
+pub(crate) fn join_server(keys: &KeyPair, roots: &Roots, alpn: &[u8]) -> Result<Arc<ServerConfig>, ConfigError> {
+    let mut chain = keys.certified.cert.clone();
+    for authority in roots.certificates() {
+        if !chain.contains(authority) {
+            chain.push(authority.clone());
+        }
+    }
+    let certified = Arc::new(CertifiedKey::new(chain, Arc::clone(&keys.certified.key)));
+    server(TUNNEL_VERSIONS, WebPkiClientVerifier::no_client_auth(), certified, vec![alpn.to_vec()])
 }
 
 /// The gateway door: TLS 1.2 and 1.3, a client certificate only from those who have one, and then a valid one.
@@ -71,19 +84,19 @@ pub(crate) fn gateway_server(keys: &KeyPair, users: Option<&Roots>) -> Result<Ar
             .build()
             .map_err(|error| ConfigError(error.to_string()))?,
     };
-    server(HTTPS_VERSIONS, verifier, keys, HTTP_ALPN.map(<[u8]>::to_vec).to_vec())
+    server(HTTPS_VERSIONS, verifier, Arc::clone(&keys.certified), HTTP_ALPN.map(<[u8]>::to_vec).to_vec())
 }
 
 fn server(
     versions: &[&'static SupportedProtocolVersion],
     verifier: Arc<dyn ClientCertVerifier>,
-    keys: &KeyPair,
+    keys: Arc<CertifiedKey>,
     alpn: Vec<Vec<u8>>,
 ) -> Result<Arc<ServerConfig>, ConfigError> {
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&keys.certified))));
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(keys)));
     config.alpn_protocols = alpn;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -93,6 +106,12 @@ fn server(
 /// The agent's side of the tunnel: TLS 1.3, our certificate, the server's chained to `roots` and for the right name.
 pub(crate) fn tunnel_client(keys: &KeyPair, roots: &Roots, alpn: &[u8]) -> Result<Arc<ClientConfig>, ConfigError> {
     client(TUNNEL_VERSIONS, chained(roots)?, Some(keys), vec![alpn.to_vec()])
+}
+
+/// The side of whoever joins: TLS 1.3, no certificate of our own, the server's chained to an authority with a pinned
+/// key and for the right name.
+pub(crate) fn join_client(pins: &[Fingerprint], alpn: &[u8]) -> Result<Arc<ClientConfig>, ConfigError> {
+    client(TUNNEL_VERSIONS, Arc::new(Pinned::new(pins)), None, vec![alpn.to_vec()])
 }
 
 /// A plain HTTPS client, with a certificate of its own where it has one.

@@ -8,6 +8,8 @@ use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatibl
 use rustls_pki_types::UnixTime;
 use thiserror::Error;
 
+use crate::pinned::NoneIsPinned;
+
 /// Who has to do something about a failed handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -35,6 +37,11 @@ pub enum HandshakeError {
     /// The peer's certificate chains to none of our roots.
     #[error("the peer's certificate was issued by an authority that is not trusted here")]
     UnknownAuthority,
+    /// The peer shows no authority with a key that was pinned.
+    #[error(
+        "the server shows no authority with the pinned key: somebody is in between, or this is another server, or its authority was replaced since the pin was given out"
+    )]
+    WrongPin,
     /// The peer's certificate is for other names than the one we dialled.
     #[error("the peer's certificate is not for the name {expected:?}; it is for: {presented}")]
     WrongName {
@@ -134,6 +141,7 @@ impl HandshakeError {
             Self::NoClientCertificate
             | Self::Time(_)
             | Self::UnknownAuthority
+            | Self::WrongPin
             | Self::WrongName { .. }
             | Self::WrongPurpose
             | Self::Certificate(_)
@@ -155,6 +163,7 @@ impl HandshakeError {
             Self::Time(InvalidTime::Expired { .. }) => "expired",
             Self::Time(InvalidTime::NotYetValid { .. }) => "not-yet-valid",
             Self::UnknownAuthority => "unknown-authority",
+            Self::WrongPin => "wrong-pin",
             Self::WrongName { .. } => "wrong-name",
             Self::WrongPurpose => "wrong-purpose",
             Self::Certificate(_) => "bad-certificate",
@@ -251,6 +260,7 @@ fn from_certificate(error: &CertificateError) -> HandshakeError {
             expected: expected.to_str().into_owned(),
             presented: if presented.is_empty() { "no name at all".to_owned() } else { presented.join(", ") },
         },
+        CertificateError::Other(other) if other.0.is::<NoneIsPinned>() => HandshakeError::WrongPin,
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             HandshakeError::WrongPurpose
         }

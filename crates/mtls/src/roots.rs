@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use moorline_pki::{CertificateInfo, InvalidCertificate, PemError};
 use rustls::RootCertStore;
+use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 
 /// A bundle of trusted authorities, never empty. Cheap to clone.
@@ -11,6 +12,7 @@ use thiserror::Error;
 pub struct Roots {
     pub(crate) store: Arc<RootCertStore>,
     authorities: Arc<[CertificateInfo]>,
+    certificates: Arc<[CertificateDer<'static>]>,
 }
 
 /// Why a file is no trust bundle.
@@ -42,15 +44,16 @@ impl Roots {
     /// [`RootsError`] when one of them is unreadable: half a bundle would refuse peers for no visible reason.
     pub fn from_pem(pem: &[u8]) -> Result<Self, RootsError> {
         let mut store = RootCertStore::empty();
-        let mut authorities = Vec::new();
+        let (mut authorities, mut certificates) = (Vec::new(), Vec::new());
         for certificate in moorline_pki::certificates_from_pem(pem)? {
             let info = CertificateInfo::parse(&certificate)?;
             store
-                .add(certificate)
+                .add(certificate.clone())
                 .map_err(|error| RootsError::Unusable { subject: info.subject.clone(), reason: error.to_string() })?;
             authorities.push(info);
+            certificates.push(certificate);
         }
-        Ok(Self { store: Arc::new(store), authorities: authorities.into() })
+        Ok(Self { store: Arc::new(store), authorities: authorities.into(), certificates: certificates.into() })
     }
 
     /// What the operating system trusts. Reads its files, so it blocks.
@@ -66,13 +69,19 @@ impl Roots {
             let first = found.errors.first().map_or_else(|| "it is empty".to_owned(), ToString::to_string);
             return Err(RootsError::System(first));
         }
-        Ok(Self { store: Arc::new(store), authorities: Arc::new([]) })
+        Ok(Self { store: Arc::new(store), authorities: Arc::new([]), certificates: Arc::new([]) })
     }
 
     /// What the authorities' certificates say; empty for [`Roots::system`].
     #[must_use]
     pub fn authorities(&self) -> &[CertificateInfo] {
         &self.authorities
+    }
+
+    /// The same certificates in DER form.
+    #[must_use]
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.certificates
     }
 }
 

@@ -3,16 +3,19 @@
 //! Called by the server with an accepted connection, in the task of that connection. A slow or silent peer holds it
 //! for the given limit at most, and a refused one for [`LINGER`] more.
 
+mod arriving;
+
 use std::{io, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+pub use arriving::{Arrived, Arriving};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
     config::{self, ConfigError, HTTP_ALPN},
-    error::{HandshakeError, classify, protocols},
+    error::{HandshakeError, classify},
     key_pair::KeyPair,
     peer::VerifiedPeer,
     reload::Source,
@@ -33,6 +36,9 @@ const LINGER_BYTES: u64 = 64 * 1024;
 pub struct TunnelAcceptor {
     inner: Arc<Following>,
     alpn: &'static [u8],
+    joining: Option<(Arc<Following>, &'static [u8])>,
+    keys: Source<KeyPair>,
+    roots: Source<Roots>,
 }
 
 impl TunnelAcceptor {
@@ -50,10 +56,38 @@ impl TunnelAcceptor {
             Some(roots) => config::tunnel_server(keys, roots, alpn),
             None => Err(ConfigError::missing_roots()),
         };
-        Ok(Self { inner: Arc::new(Following::new(keys.into(), Some(roots.into()), Box::new(build))?), alpn })
+        let (keys, roots) = (keys.into(), roots.into());
+        let inner = Arc::new(Following::new(keys.clone(), Some(roots.clone()), Box::new(build))?);
+        Ok(Self { inner, alpn, joining: None, keys, roots })
     }
 
-    /// Does the handshake within `limit`.
+    /// Also lets in who offers the protocol `alpn` and no other, without a certificate: whoever wants to join. They are
+    /// shown all authorities, since they know no more of them than a pin.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when keys or roots are of no use to the TLS library.
+    pub fn with_join(mut self, alpn: &'static [u8]) -> Result<Self, ConfigError> {
+        let build = move |keys: &KeyPair, roots: Option<&Roots>| match roots {
+            Some(roots) => config::join_server(keys, roots, alpn),
+            None => Err(ConfigError::missing_roots()),
+        };
+        let following = Following::new(self.keys.clone(), Some(self.roots.clone()), Box::new(build))?;
+        self.joining = Some((Arc::new(following), alpn));
+        Ok(self)
+    }
+
+    /// Reads what a peer wants; the whole handshake has `limit`.
+    ///
+    /// # Errors
+    /// [`HandshakeError`], after the peer was told as far as TLS has words for it.
+    pub async fn hear<IO>(&self, io: IO, limit: Duration) -> Result<Arriving<IO>, HandshakeError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        arriving::hear(io, limit, (&self.inner, self.alpn), self.joining.as_ref()).await
+    }
+
+    /// Does the handshake of an agent within `limit`.
     ///
     /// # Errors
     /// [`HandshakeError`], after the peer was told as far as TLS has words for it.
@@ -61,16 +95,10 @@ impl TunnelAcceptor {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let stream = handshake(self.inner.config(), io, limit, &[self.alpn]).await?;
-        let agreed = stream.get_ref().1.alpn_protocol() == Some(self.alpn);
-        let peer = peer_of(&stream)?;
-        let mut stream = ServerStream::new(stream);
-        if !agreed {
-            // The peer offered no protocol at all, for which TLS has no alert.
-            drop(tokio::time::timeout(LINGER, stream.shutdown()).await);
-            return Err(HandshakeError::AlpnMismatch { wanted: protocols(&[self.alpn]) });
+        match arriving::hear(io, limit, (&self.inner, self.alpn), None).await?.finish().await? {
+            Arrived::Agent(stream, peer) => Ok((stream, peer)),
+            Arrived::Stranger(_) => Err(HandshakeError::NoClientCertificate),
         }
-        Ok((stream, peer.ok_or(HandshakeError::NoClientCertificate)?))
     }
 }
 
@@ -114,15 +142,29 @@ async fn handshake<IO>(
     io: IO,
     limit: Duration,
     alpn: &[&[u8]],
-) -> Result<tokio_rustls::server::TlsStream<Sniff<IO>>, HandshakeError>
+) -> Result<Stream<IO>, HandshakeError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let accepting = TlsAcceptor::from(config).accept(Sniff::new(io)).into_fallible();
     match tokio::time::timeout(limit, accepting).await {
         Err(_elapsed) => Err(HandshakeError::Timeout(limit)),
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err((error, mut io))) => {
+        Ok(outcome) => finish(outcome, alpn).await,
+    }
+}
+
+type Stream<IO> = tokio_rustls::server::TlsStream<Sniff<IO>>;
+
+async fn finish<IO>(
+    outcome: Result<Stream<IO>, (io::Error, Sniff<IO>)>,
+    alpn: &[&[u8]],
+) -> Result<Stream<IO>, HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    match outcome {
+        Ok(stream) => Ok(stream),
+        Err((error, mut io)) => {
             let reason = classify(&error, io.not_tls(), io.first(), alpn);
             drop(tokio::time::timeout(LINGER, linger(&mut io)).await);
             Err(reason)

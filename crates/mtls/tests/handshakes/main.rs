@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod gateway;
+mod join;
 mod minted;
 mod strangers;
 mod tunnel;
