@@ -19,6 +19,7 @@ mod denial;
 mod failure;
 pub mod headers;
 mod identity;
+mod join;
 pub mod limits;
 mod message;
 mod patience;
@@ -30,6 +31,10 @@ pub use codec::{DecodeError, Decoder, encode};
 pub use denial::{Denial, Kind, Verdict};
 pub use failure::Failure;
 pub use identity::{IdentityError, read_identity, write_identity};
+pub use join::{
+    InvalidSecret, Invitation, InvitationError, JOIN_ALPN, JOIN_PATH, JoinAnswer, JoinProof, JoinRefusal, JoinRefused,
+    JoinRequest, JoinSecret, MAX_JOIN_ANSWER, MAX_JOIN_REQUEST,
+};
 pub use message::{
     AgentStatus, GoAway, Heartbeat, HeartbeatAck, Hello, Message, ProtocolError, Refused, SessionLimits, Welcome,
 };
