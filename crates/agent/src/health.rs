@@ -15,7 +15,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     metrics::Metrics,
     serve::{
-        Chain,
+        Chain, READY,
         upstream::{ProbeError, Upstream},
     },
 };
@@ -93,7 +93,7 @@ impl Prober {
     }
 
     async fn round(&mut self) -> bool {
-        let ready = self.upstream.probe("/readyz").await;
+        let ready = self.upstream.probe(READY).await;
         if ready.is_ok() {
             self.learn().await;
         }

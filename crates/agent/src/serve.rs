@@ -24,6 +24,7 @@ use moorline_impersonation::Narrowing;
 use moorline_model::RequestId;
 use moorline_mux::Pace;
 use moorline_process::{Phase, Phases, Work};
+use moorline_wire::probe;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -41,6 +42,9 @@ use crate::metrics::Metrics;
 /// How long a stream may wait for its next request. The server closes kept streams after 60 s, so that a request and
 /// this closing do not cross.
 pub(crate) const IDLE: Duration = Duration::from_secs(90);
+
+/// What the kube-apiserver is asked to find out whether it serves.
+pub(crate) const READY: &str = "/readyz";
 
 /// What the agent makes of the requests that come to it.
 #[derive(Debug)]
@@ -91,6 +95,9 @@ impl Service {
 
     /// The life of a request, in the order of its steps.
     async fn answer(&self, request: Request<Incoming>, line: &Line) -> Response<AnswerBody> {
+        if probe::is_probe(&request) {
+            return self.probed().await;
+        }
         let began = Instant::now();
         let arrived = Arrived::new(request);
         let id = arrived.request_id();
@@ -125,6 +132,21 @@ impl Service {
                 Ok(respond::switched(response))
             }
         }
+    }
+
+    /// The server asks whether its requests get through. It chooses nothing: what is asked of the kube-apiserver is ours,
+    /// and of the answer it learns whether it was one.
+    async fn probed(&self) -> Response<AnswerBody> {
+        if self.phases.current() >= Phase::Draining {
+            return Refusal::ShuttingDown.into_response();
+        }
+        let running = match self.admit() {
+            Ok(running) => running,
+            Err(refusal) => return refusal.into_response(),
+        };
+        let asked = self.upstream.probe(READY).await;
+        drop(running);
+        respond::to_probe(asked.err().map(|error| Chain(&error).to_string()))
     }
 
     fn admit(&self) -> Result<Running, Refusal> {

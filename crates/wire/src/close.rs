@@ -52,6 +52,8 @@ pub enum CloseReason {
     HeartbeatMissed,
     /// A newer session of the same agent took over.
     Superseded,
+    /// The session looked alive and carried no requests.
+    NotCarrying,
     /// The process stops.
     Shutdown,
     /// A reason that this version does not know, as a short word.
@@ -76,6 +78,7 @@ impl CloseReason {
             Self::Overloaded => "overloaded",
             Self::HeartbeatMissed => "heartbeat-missed",
             Self::Superseded => "superseded",
+            Self::NotCarrying => "not-carrying",
             Self::Shutdown => "shutdown",
             Self::Unknown(word) => word,
         }
@@ -98,6 +101,7 @@ impl CloseReason {
             | Self::Overloaded
             | Self::HeartbeatMissed
             | Self::Superseded
+            | Self::NotCarrying
             | Self::Shutdown
             | Self::Unknown(_) => true,
         }
@@ -114,14 +118,14 @@ impl CloseReason {
             | Self::VersionUnsupported
             | Self::ProtocolError => Fault::Agent,
             Self::Overloaded => Fault::Server,
-            Self::HelloTimeout | Self::HeartbeatMissed => Fault::Network,
+            Self::HelloTimeout | Self::HeartbeatMissed | Self::NotCarrying => Fault::Network,
             Self::ClusterDeleted | Self::Draining | Self::Superseded | Self::Shutdown | Self::Unknown(_) => {
                 Fault::Nobody
             }
         }
     }
 
-    const KNOWN: [Self; 13] = [
+    const KNOWN: [Self; 14] = [
         Self::UnknownCertificate,
         Self::Revoked,
         Self::Expired,
@@ -134,6 +138,7 @@ impl CloseReason {
         Self::Overloaded,
         Self::HeartbeatMissed,
         Self::Superseded,
+        Self::NotCarrying,
         Self::Shutdown,
     ];
 }

@@ -23,6 +23,7 @@ mod join;
 pub mod limits;
 mod message;
 mod patience;
+pub mod probe;
 mod text;
 mod version;
 

@@ -16,7 +16,7 @@ pub const TEXT: usize = 1024;
 /// Bytes of a short word inside a control message: a capability, a reason, the type of a message.
 pub const WORD: usize = 64;
 
-/// Capabilities in a hello; there are none yet.
+/// Capabilities in a hello.
 pub const CAPABILITIES: usize = 64;
 
 /// Bytes of the identity header: the largest identity, every byte of it escaped in JSON, four base64 characters for

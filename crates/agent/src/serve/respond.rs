@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use moorline_impersonation::{ApplyError, Narrowed};
 use moorline_model::Status;
 use moorline_mux::Pace;
-use moorline_wire::{Denial, Failure, IdentityError, Kind, Verdict, headers};
+use moorline_wire::{AgentStatus, Denial, Failure, IdentityError, Kind, Verdict, headers, probe};
 use thiserror::Error;
 
 use super::{
@@ -141,6 +141,21 @@ pub(super) fn from_upstream(
     remove_hop_by_hop(response.headers_mut());
     let pace = Arc::clone(pace);
     response.map(|body| AnswerBody(Inner::Upstream { body, pace, _running: running }))
+}
+
+/// The answer to the server's own probe: nothing of what the kube-apiserver said, only whether it did.
+pub(super) fn to_probe(failure: Option<String>) -> Response<AnswerBody> {
+    let status = AgentStatus {
+        upstream_ok: failure.is_none(),
+        upstream_reason: failure,
+        kubernetes_version: None,
+        cluster_uid: None,
+    };
+    let mut response = Response::new(AnswerBody::text(probe::write_answer(&status)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // Each comes on a stream of its own: that one can be opened is part of the question.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// The kube-apiserver's `101`.

@@ -321,7 +321,7 @@ fn hello(tunnel: &Tunnel, session_id: SessionId) -> Hello {
         session_id,
         cluster_uid: status.cluster_uid,
         kubernetes_version: status.kubernetes_version,
-        capabilities: Vec::new(),
+        capabilities: vec![moorline_wire::probe::CAPABILITY.to_owned()],
         cluster,
     }
 }

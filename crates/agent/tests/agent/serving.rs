@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use moorline_agent::RawConfig;
 use moorline_model::{Identity, Status};
-use moorline_wire::{Failure, headers, write_identity};
+use moorline_wire::{Failure, headers, probe, write_identity};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::mpsc,
@@ -95,6 +95,42 @@ async fn the_user_arrives_exactly_and_nothing_of_what_was_forged() {
             "impersonate-user: ann",
         ]
     );
+}
+
+#[tokio::test]
+async fn f19_a_probe_learns_whether_the_kube_apiserver_answers_and_nothing_else() {
+    let world = world().await;
+    assert_eq!(world.session.hello.capabilities, [probe::CAPABILITY]);
+    let before = world.upstream.heads("/readyz").len();
+    assert_eq!(probe_of(&world.session).await, r#"{"upstream_ok":true}"#);
+    let asked = world.upstream.heads("/readyz");
+    assert!(asked.len() > before);
+    for head in asked {
+        let names: Vec<_> = head.headers.keys().map(http::HeaderName::as_str).collect();
+        assert_eq!(names, ["host", "authorization"], "as the agent asks by itself");
+    }
+    // The same path of a user is a path of the kube-apiserver.
+    let response = world.session.get(probe::PATH).await;
+    assert_eq!(text(response).await, "fine");
+    assert_eq!(world.upstream.heads(probe::PATH)[0].headers["impersonate-user"], "ann");
+    world.upstream.sick(true);
+    let answer = probe::read_answer(probe_of(&world.session).await.as_bytes()).unwrap();
+    assert!(!answer.upstream_ok);
+    assert!(answer.upstream_reason.is_some_and(|why| why.contains("answered 500") && !why.contains("etcd")));
+}
+
+/// As a server asks, with headers that no server of ours adds.
+async fn probe_of(session: &Session) -> String {
+    let mut asked = request("GET", probe::PATH);
+    asked.headers_mut().remove(headers::IDENTITY);
+    asked.headers_mut().insert("impersonate-user", HeaderValue::from_static("root"));
+    asked.headers_mut().insert("x-moorline-anything", HeaderValue::from_static("x"));
+    let mut http = session.http().await;
+    let response = within(http.send_request(asked)).await.unwrap().unwrap();
+    assert_eq!(response.status(), 200);
+    let body = text(response).await;
+    eventually("the stream is closed", || http.is_closed()).await;
+    body
 }
 
 #[tokio::test]
