@@ -5,6 +5,7 @@
 
 mod cluster;
 mod enrolment;
+mod event;
 pub mod paths;
 mod review;
 mod secret;
@@ -16,6 +17,7 @@ pub use cluster::{
     ObjectMeta, Session, condition,
 };
 pub use enrolment::{CreateCluster, CreatedCluster, Enrolment};
+pub use event::{ClusterEvent, ClusterEventList, EventType, InvolvedObject};
 pub use review::{AccessAnswer, AccessQuestion};
 pub use secret::Secret;
 pub use server::{ServerStatus, Version};

@@ -32,6 +32,12 @@ pub fn cluster(name: &ClusterName) -> String {
     format!("{CLUSTERS}/{name}")
 }
 
+/// What happened to one cluster. `GET` answers with a [`crate::ClusterEventList`].
+#[must_use]
+pub fn events(name: &ClusterName) -> String {
+    format!("{CLUSTERS}/{name}/events")
+}
+
 /// One user. `DELETE` answers with a [`crate::RevokedUser`].
 #[must_use]
 pub fn user(name: &str) -> String {

@@ -162,6 +162,7 @@ impl App {
                 metrics.clusters.clone(),
                 tasks.clone(),
             ),
+            events: clusters.events().clone(),
             registry: clusters,
             started: clock::now(),
             issuer: Issuer::new(loaded.issuer_authority, config.agent_certificate_life, address),

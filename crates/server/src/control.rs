@@ -6,6 +6,7 @@
 
 mod answer;
 mod clusters;
+mod events;
 pub(crate) mod issue;
 mod review;
 mod status;
@@ -28,6 +29,7 @@ pub(crate) fn router(state: Arc<State>) -> Router {
     Router::new()
         .route(paths::CLUSTERS, routing::get(clusters::list).post(clusters::create))
         .route(&format!("{}/{{name}}", paths::CLUSTERS), routing::get(clusters::get).delete(clusters::delete))
+        .route(&format!("{}/{{name}}/events", paths::CLUSTERS), routing::get(events::events))
         .route(paths::USERS, routing::get(users::list).post(users::create))
         .route(&format!("{}/{{name}}", paths::USERS), routing::delete(users::delete))
         .route(paths::ACCESS_REVIEWS, routing::post(review::review))

@@ -18,6 +18,7 @@ use thiserror::Error;
 pub(crate) use cluster::{AttachError, Attached, Cluster, Connection};
 
 use crate::{
+    events::{Events, Happening},
     front::pool::Pool,
     tunnel::session::{Outstanding, Session},
 };
@@ -30,6 +31,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 pub(crate) struct Registry {
     /// Short critical sections: written when a cluster comes or goes, read once a request.
     index: RwLock<Index>,
+    events: Events,
 }
 
 #[derive(Default)]
@@ -75,7 +77,7 @@ impl Registry {
     pub(crate) fn new(records: Vec<ClusterRecord>) -> Self {
         let registry = Self::default();
         for record in records {
-            registry.insert(record);
+            registry.write().add(record);
         }
         registry
     }
@@ -129,10 +131,8 @@ impl Registry {
 
     /// Takes a cluster in. One of the same name is replaced, which the store rules out.
     pub(crate) fn insert(&self, record: ClusterRecord) {
-        let cluster = Arc::new(Cluster::new(record));
-        let mut index = self.write();
-        index.take(&cluster);
-        index.by_name.insert(cluster.name().clone(), cluster);
+        let cluster = self.write().add(record);
+        self.events.emit(&cluster, Happening::Registered);
     }
 
     /// The store says something new of a cluster. Its sessions go on, save those whose certificate no longer stands for
@@ -154,7 +154,14 @@ impl Registry {
         let mut index = self.write();
         let cluster = index.by_name.remove(name)?;
         index.by_fingerprint.retain(|_, owner| !Arc::ptr_eq(owner, &cluster));
+        drop(index);
+        self.events.emit(&cluster, Happening::Deleted);
         Some(cluster)
+    }
+
+    /// What happens to the clusters.
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
     }
 
     /// The cluster of this name.
@@ -187,6 +194,13 @@ impl Registry {
 }
 
 impl Index {
+    fn add(&mut self, record: ClusterRecord) -> Arc<Cluster> {
+        let cluster = Arc::new(Cluster::new(record));
+        self.take(&cluster);
+        self.by_name.insert(cluster.name().clone(), Arc::clone(&cluster));
+        cluster
+    }
+
     fn take(&mut self, cluster: &Arc<Cluster>) {
         for active in &cluster.record().fingerprints {
             self.by_fingerprint.insert(active.fingerprint, Arc::clone(cluster));

@@ -17,6 +17,7 @@ use crate::{
     clusters::Clusters,
     config::{GatewayConfig, TunnelConfig},
     control::issue::Issuer,
+    events::Events,
     front::{authn::Chain, authz::Judge, pool::PoolContext},
     metrics::Metrics,
     registry::Registry,
@@ -28,6 +29,8 @@ pub(crate) struct State {
     pub(crate) registry: Arc<Registry>,
     /// The same clusters, to be changed.
     pub(crate) clusters: Clusters,
+    /// What happens to them.
+    pub(crate) events: Events,
     /// When this server was started.
     pub(crate) started: Timestamp,
     /// Signs the certificates of agents.

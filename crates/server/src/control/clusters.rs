@@ -83,7 +83,7 @@ pub(super) async fn delete(
     Ok(json(StatusCode::OK, &status))
 }
 
-fn parse(state: &State, name: &str) -> Answer<ClusterName> {
+pub(super) fn parse(state: &State, name: &str) -> Answer<ClusterName> {
     // What is no name is the name of nothing.
     name.parse().ok().ok_or_else(|| Failure::not_found(&state.api_group, name))
 }

@@ -6,12 +6,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
-use moorline_model::{ClusterName, ClusterRecord, Timestamp};
+use moorline_api::{ClusterEvent, InvolvedObject};
+use moorline_model::{ClusterName, ClusterRecord, ClusterUid, Timestamp};
 use moorline_wire::CloseReason;
 use thiserror::Error;
 
 use crate::{
     clock,
+    events::Ring,
     tunnel::{
         orders::Order,
         session::{Outstanding, Session, Upstream},
@@ -26,6 +28,7 @@ pub(crate) struct Cluster {
     /// Oldest first. Written under the lock of `life`, read by every request.
     sessions: ArcSwap<Vec<Arc<Session>>>,
     life: Mutex<Life>,
+    ring: Ring,
 }
 
 struct Life {
@@ -95,7 +98,7 @@ pub(crate) struct Attached {
 }
 
 impl Cluster {
-    pub(super) fn new(record: ClusterRecord) -> Self {
+    pub(crate) fn new(record: ClusterRecord) -> Self {
         let standing = Standing {
             connection: Connection::NeverConnected,
             message: "no agent has connected since this server started".to_owned(),
@@ -108,6 +111,7 @@ impl Cluster {
             record: ArcSwap::from_pointee(record),
             sessions: ArcSwap::default(),
             life: Mutex::new(life),
+            ring: Ring::default(),
         }
     }
 
@@ -124,6 +128,21 @@ impl Cluster {
     /// Its name.
     pub(crate) fn name(&self) -> &ClusterName {
         &self.name
+    }
+
+    /// Tells it from an earlier one of the same name.
+    pub(crate) fn uid(&self) -> ClusterUid {
+        self.record.load().uid
+    }
+
+    /// What happened to it lately, for [`crate::events::Events`].
+    pub(crate) fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// What happened to it lately, oldest first.
+    pub(crate) fn events(&self) -> Vec<ClusterEvent> {
+        self.ring.list(&InvolvedObject::cluster(self.name.clone(), self.uid()))
     }
 
     /// Its sessions, oldest first.
@@ -169,13 +188,15 @@ impl Cluster {
         Ok(Attached { older, displaced })
     }
 
-    /// Takes a session out. `why` is for people.
-    pub(crate) fn detach(&self, session: &Arc<Session>, why: &str) {
+    /// Takes a session out; says how many are left. `why` is for people.
+    pub(crate) fn detach(&self, session: &Arc<Session>, why: &str) -> usize {
         let mut life = self.locked();
         let mut sessions = self.sessions.load().to_vec();
         sessions.retain(|other| !Arc::ptr_eq(other, session));
+        let left = sessions.len();
         self.sessions.store(Arc::new(sessions));
         self.reassess(&mut life, Some(why));
+        left
     }
 
     /// Cuts the sessions whose certificate no longer stands for it, with all that runs on them.

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     clock,
+    events::Happening,
     front::pool::Pool,
     registry::{AttachError, Cluster},
     state::State,
@@ -271,12 +272,17 @@ impl Admission {
             silent.leave();
             silent.orders().give(Order::Cut(CloseReason::Superseded));
         }
+        let about = session.about();
+        let sessions = cluster.sessions().len();
+        let (remote, agent_version) = (about.remote, about.agent_version.clone());
+        let happening = Happening::Connected { session: session.id(), remote, agent_version, sessions };
+        self.state.events.emit(&cluster, happening);
         tracing::info!(
             cluster = %cluster.name(),
             session = %session.id(),
-            remote = %session.about().remote,
-            agent_version = session.about().agent_version,
-            sessions = cluster.sessions().len(),
+            %remote,
+            agent_version = about.agent_version,
+            sessions,
             "session began"
         );
         Ok(cluster)
@@ -302,6 +308,10 @@ impl Admission {
         let reason = word(&refusal.reason);
         self.state.metrics.refuse(reason);
         let why = refusal.logged.as_deref().unwrap_or(&refusal.told);
+        if let Some(cluster) = self.state.registry.by_fingerprint(&peer.fingerprint()) {
+            let happening = Happening::Refused { reason, remote: remote.ip(), why: refusal.told.clone() };
+            self.state.events.emit(&cluster, happening);
+        }
         let certificate = peer.common_name().unwrap_or_default();
         tracing::warn!(%remote, reason, certificate, fingerprint = %peer.fingerprint(), "agent refused: {why}");
         let after = refusal.after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));

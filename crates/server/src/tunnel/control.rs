@@ -27,7 +27,7 @@ use super::{
     orders::Order,
     session::{Session, Upstream},
 };
-use crate::{clock, registry::Cluster, state::State};
+use crate::{clock, events::Happening, registry::Cluster, state::State};
 
 /// Bytes that may wait for an agent that does not read its control stream: some dozens of messages. Beyond, it is cut.
 const MAX_OUTBOX: usize = 16 * 1024;
@@ -293,10 +293,14 @@ impl Control {
         self.cluster.refresh();
         let (cluster, session) = (self.cluster.name(), self.session.id());
         match upstream {
-            Upstream::Well if news => tracing::info!(%cluster, %session, "the agent reaches its kube-apiserver"),
+            Upstream::Well if news => {
+                tracing::info!(%cluster, %session, "the agent reaches its kube-apiserver");
+                self.state.events.emit(&self.cluster, Happening::UpstreamWell);
+            }
             Upstream::Failing(reason) if news => {
-                let reason = super::session::bounded(reason);
-                tracing::warn!(%cluster, %session, reason, "the agent cannot reach its kube-apiserver");
+                let why = super::session::bounded(reason);
+                tracing::warn!(%cluster, %session, reason = why, "the agent cannot reach its kube-apiserver");
+                self.state.events.emit(&self.cluster, Happening::UpstreamFailing { why });
             }
             Upstream::Well | Upstream::Failing(_) | Upstream::Untold => {}
         }
@@ -323,7 +327,10 @@ impl Drop for Control {
         let ending = self.ending.take().unwrap_or(Ending::Ordered(CloseReason::Shutdown));
         self.session.leave();
         self.session.handle().close(MuxReason::Local(ending.label()));
-        self.cluster.detach(&self.session, &ending.to_string());
+        let left = self.cluster.detach(&self.session, &ending.to_string());
+        let (session, lived) = (self.session.id(), self.session.age());
+        let happening = Happening::Disconnected { session, why: ending.to_string(), lived, left };
+        self.state.events.emit(&self.cluster, happening);
         self.state.metrics.sessions.dec();
         self.state.metrics.end(ending.label());
         tracing::info!(

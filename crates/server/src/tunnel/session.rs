@@ -175,6 +175,11 @@ impl Session {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.answered_at.load(Ordering::Relaxed)))
     }
 
+    /// How long ago it began.
+    pub(crate) fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// The last round trip of a heartbeat.
     pub(crate) fn round_trip(&self) -> Option<Duration> {
         let micros = self.round_trip.load(Ordering::Relaxed);

@@ -4,6 +4,7 @@
 mod agent;
 mod control;
 mod drain;
+mod events;
 mod house;
 mod idle;
 mod program;

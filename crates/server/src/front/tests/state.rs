@@ -69,6 +69,7 @@ pub(super) fn build(parts: Parts, handle: Handle, pool: &Arc<Pool>) -> (Arc<Stat
     let store = OnThreads::new(store, parts.tasks.clone());
     let state = State {
         clusters: Clusters::new(Box::new(store), Arc::clone(&registry), metrics.clusters.clone(), parts.tasks.clone()),
+        events: registry.events().clone(),
         registry,
         started: clock::now(),
         issuer: Issuer::new(Authority::generate("test", clock::now(), DAY).unwrap(), DAY, "here:1".to_owned()),
