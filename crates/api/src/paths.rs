@@ -38,6 +38,13 @@ pub fn events(name: &ClusterName) -> String {
     format!("{CLUSTERS}/{name}/events")
 }
 
+/// The certificate of a cluster that has none. `POST` answers with 201 and a [`crate::CreatedCluster`], and with 409 where
+/// the cluster has one.
+#[must_use]
+pub fn enrolment(name: &ClusterName) -> String {
+    format!("{CLUSTERS}/{name}/enrolment")
+}
+
 /// One user. `DELETE` answers with a [`crate::RevokedUser`].
 #[must_use]
 pub fn user(name: &str) -> String {
@@ -58,7 +65,7 @@ mod tests {
     #[test]
     fn all_are_below_the_prefix() {
         let east = "east".parse().unwrap();
-        for path in [CLUSTERS, ACCESS_REVIEWS, USERS, STATUS, VERSION, &cluster(&east), &user("x")] {
+        for path in [CLUSTERS, ACCESS_REVIEWS, USERS, STATUS, VERSION, &cluster(&east), &enrolment(&east), &user("x")] {
             assert!(path.starts_with(PREFIX), "{path}");
         }
         assert_eq!(cluster(&east), "/v1/clusters/east");

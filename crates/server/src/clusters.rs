@@ -62,6 +62,20 @@ pub(crate) enum ChangeError<E = Infallible> {
     Failed(String),
 }
 
+impl<E> ChangeError<E> {
+    /// The refusal, or else the error, which is then none.
+    pub(crate) fn refusal(self) -> Result<E, ChangeError> {
+        match self {
+            Self::Refused(refusal) => Ok(refusal),
+            Self::Exists(name) => Err(ChangeError::Exists(name)),
+            Self::NotFound(name) => Err(ChangeError::NotFound(name)),
+            Self::FingerprintTaken { fingerprint, owner } => Err(ChangeError::FingerprintTaken { fingerprint, owner }),
+            Self::Unavailable(why) => Err(ChangeError::Unavailable(why)),
+            Self::Failed(why) => Err(ChangeError::Failed(why)),
+        }
+    }
+}
+
 impl Clusters {
     /// Changes `registry` with `store`; `count` follows how many there are.
     pub(crate) fn new(store: Box<dyn Store>, registry: Arc<Registry>, count: Gauge, tasks: Tasks) -> Self {

@@ -8,6 +8,7 @@ mod answer;
 mod clusters;
 mod events;
 pub(crate) mod issue;
+mod manifest;
 mod review;
 mod status;
 mod users;
@@ -30,6 +31,7 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route(paths::CLUSTERS, routing::get(clusters::list).post(clusters::create))
         .route(&format!("{}/{{name}}", paths::CLUSTERS), routing::get(clusters::get).delete(clusters::delete))
         .route(&format!("{}/{{name}}/events", paths::CLUSTERS), routing::get(events::events))
+        .route(&format!("{}/{{name}}/enrolment", paths::CLUSTERS), routing::post(manifest::create))
         .route(paths::USERS, routing::get(users::list).post(users::create))
         .route(&format!("{}/{{name}}", paths::USERS), routing::delete(users::delete))
         .route(paths::ACCESS_REVIEWS, routing::post(review::review))

@@ -10,14 +10,14 @@ use axum::{
 };
 use http::StatusCode;
 use moorline_access::Grant;
-use moorline_api::{CreatedCluster, Enrolment, ManagedCluster, ManagedClusterList};
+use moorline_api::{CreatedCluster, ManagedCluster, ManagedClusterList};
 use moorline_model::{ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid, Reason, Status, check_labels};
 use serde::Deserialize;
 
 use super::{
     RESOURCE,
     answer::{Answer, Failure, json, receive},
-    authorize, status,
+    authorize, manifest, status,
 };
 use crate::{clock, clusters::ChangeError, front::Caller, state::State};
 
@@ -120,16 +120,7 @@ async fn make(
     created.map_err(|error| refused(state, &record.name, "keep the new cluster in its store", &error))?;
     let (cluster, rule) = (&record.name, grant.rule());
     tracing::info!(%cluster, user = grant.authenticated().user(), rule, fingerprint = %issued.fingerprint, "cluster created");
-    let status = state.registry.by_name(&record.name).map(|cluster| status::of(&cluster)).unwrap_or_default();
-    Ok(CreatedCluster {
-        cluster: ManagedCluster::new(&record, status),
-        enrolment: Enrolment {
-            management_cluster_addr: state.issuer.address().to_owned(),
-            management_cluster_crt: state.issuer.authority_pem().to_owned(),
-            managed_cluster_crt: issued.certificate_pem,
-            managed_cluster_key: issued.key_pem.into(),
-        },
-    })
+    Ok(manifest::answer(state, &record, issued))
 }
 
 /// What a caller reads of a change that was not made; `what` completes "the server cannot".

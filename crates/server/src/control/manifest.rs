@@ -1,0 +1,104 @@
+//! What the agent of a registered cluster needs, for a cluster that was made without: by kubectl, by GitOps, or revoked.
+//!
+//! Once, as at registration: the key is in this one answer. What an operator applies is made of it by the crate
+//! `manifest`, which knows what they want of the installation.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    extract::{Path, State as Shared},
+    response::Response,
+};
+use http::StatusCode;
+use moorline_access::Grant;
+use moorline_api::{CreatedCluster, Enrolment, ManagedCluster};
+use moorline_ca::Issued;
+use moorline_model::{ActiveFingerprint, ClusterName, ClusterRecord, Reason, Status};
+
+use super::{
+    RESOURCE,
+    answer::{Answer, Failure, json},
+    authorize, clusters, status,
+};
+use crate::{front::Caller, state::State};
+
+/// Why a cluster gets no first certificate.
+#[derive(Clone, Copy, Debug)]
+enum Held {
+    /// One stands for it already.
+    Enrolled,
+    /// Its owner brought one.
+    Brought,
+}
+
+/// `POST /v1/clusters/NAME/enrolment`: a certificate for a cluster that has none.
+pub(super) async fn create(
+    Shared(state): Shared<Arc<State>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Answer<Response> {
+    let name = clusters::parse(&state, &name)?;
+    // Whoever has it can be the cluster's agent: it takes the right to make one.
+    let grant = authorize(&state, caller, "create", Some(&name)).await?;
+    let enrolled = enrol(&state, &name, &grant).await?;
+    Ok(json(StatusCode::CREATED, &enrolled))
+}
+
+async fn enrol(state: &State, name: &ClusterName, grant: &Grant) -> Answer<CreatedCluster> {
+    let known = state.registry.by_name(name).ok_or_else(|| Failure::not_found(&state.api_group, name.as_str()))?;
+    unenrolled(&known.record()).map_err(|held| conflict(state, name, held))?;
+    let issued = state.issuer.issue(name, &known.record().uid);
+    let issued = issued.map_err(|error| Failure::internal("sign the agent's certificate", &error))?;
+    let (fingerprint, not_after, uid) = (issued.fingerprint, issued.not_after, known.record().uid.clone());
+    let changed = state.clusters.update(name, move |record| {
+        if record.uid != uid {
+            // Deleted and made anew meanwhile: the certificate says another uid.
+            return Err(Held::Enrolled);
+        }
+        unenrolled(record)?;
+        record.fingerprints = vec![ActiveFingerprint { fingerprint, not_after }];
+        record.revoked = None;
+        Ok(())
+    });
+    let (record, ()) = changed.await.map_err(|error| match error.refusal() {
+        Ok(held) => conflict(state, name, held),
+        Err(error) => clusters::refused(state, name, "keep the certificate of the cluster in its store", &error),
+    })?;
+    tracing::info!(cluster = %name, user = grant.authenticated().user(), rule = grant.rule(), %fingerprint, "cluster enrolled");
+    Ok(answer(state, &record, issued))
+}
+
+fn unenrolled(record: &ClusterRecord) -> Result<(), Held> {
+    match (&record.certificate, record.fingerprints.is_empty()) {
+        (Some(_), _) => Err(Held::Brought),
+        (None, false) => Err(Held::Enrolled),
+        (None, true) => Ok(()),
+    }
+}
+
+fn conflict(state: &State, name: &ClusterName, held: Held) -> Failure {
+    let why = match held {
+        Held::Enrolled => format!(
+            "{name} has a certificate already, and its key was handed out with it; to give it another, revoke that one \
+             first (moorline cluster revoke {name}), which cuts its sessions"
+        ),
+        Held::Brought => format!("the owner of {name} brought a certificate; none is made for it"),
+    };
+    let status = Status::failure(409, Reason::Conflict, why);
+    Failure::from(status.about(&state.api_group, RESOURCE, name.as_str()))
+}
+
+/// The cluster as it is now, and what its agent needs.
+pub(super) fn answer(state: &State, record: &ClusterRecord, issued: Issued) -> CreatedCluster {
+    let status = state.registry.by_name(&record.name).map(|cluster| status::of(&cluster)).unwrap_or_default();
+    CreatedCluster {
+        cluster: ManagedCluster::new(record, status),
+        enrolment: Enrolment {
+            management_cluster_addr: state.issuer.address().to_owned(),
+            management_cluster_crt: state.issuer.authority_pem().to_owned(),
+            managed_cluster_crt: issued.certificate_pem,
+            managed_cluster_key: issued.key_pem.into(),
+        },
+    }
+}
