@@ -2,6 +2,7 @@
 
 mod examples;
 mod login;
+mod manifest;
 
 use std::path::PathBuf;
 
@@ -11,7 +12,10 @@ use moorline_process::logs;
 
 use crate::printer::Format;
 
-pub(crate) use self::login::{CredentialArgs, GatewayArgs, Grant, IssuerArgs, LoginArgs};
+pub(crate) use self::{
+    login::{CredentialArgs, GatewayArgs, Grant, IssuerArgs, LoginArgs},
+    manifest::{ClusterManifestArgs, Form, ManifestArgs},
+};
 
 /// Everything that can be typed.
 #[derive(Debug, Parser)]
@@ -176,9 +180,13 @@ pub(crate) struct LogArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
-    /// Register a managed cluster; its key is made now, handed out once and not kept
+    /// Register a managed cluster, and print what is to be applied there; its key is made now, handed out once and not
+    /// kept
     #[command(after_help = examples::CLUSTER_ADD)]
-    Add(ClusterAddArgs),
+    Add(Box<ClusterAddArgs>),
+    /// Print what is to be applied in a cluster that is registered and has no certificate; once, as its key is made now
+    #[command(after_help = examples::CLUSTER_MANIFEST)]
+    Manifest(Box<ClusterManifestArgs>),
     /// List managed clusters
     #[command(visible_alias = "ls", after_help = examples::CLUSTER_LIST)]
     List(ClusterListArgs),
@@ -197,12 +205,8 @@ pub(crate) struct ClusterAddArgs {
     /// A label of the cluster; may be given several times
     #[arg(long = "label", short = 'l', value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,
-    /// Write the agent's files into this directory (0700, files 0600) instead of printing a Secret
-    #[arg(long, value_name = "DIR")]
-    pub(crate) output_dir: Option<PathBuf>,
-    /// The namespace of the printed Secret
-    #[arg(long, short = 'n', value_name = "NAME", default_value = "moorline", conflicts_with = "output_dir")]
-    pub(crate) namespace: String,
+    #[command(flatten)]
+    pub(crate) manifest: ManifestArgs,
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
 }

@@ -43,6 +43,7 @@ fn every_command_has_help_with_examples() {
         "user revoke",
         "cluster",
         "cluster add",
+        "cluster manifest",
         "cluster list",
         "cluster get",
         "cluster delete",
@@ -94,6 +95,10 @@ fn all_problems_are_told_together_and_no_secret_is() {
             "Bad_Name",
             "--label",
             "nothing",
+            "--replicas",
+            "9",
+            "--map-user",
+            "ann",
             "--server",
             "http://gw",
             "--certificate-authority",
@@ -103,7 +108,14 @@ fn all_problems_are_told_together_and_no_secret_is() {
         ],
     );
     assert_eq!(ran.code, 2);
-    for told in ["Bad_Name", "--label: \"nothing\"", "--server: \"http://gw\"", "/nowhere/ca.crt", "--token-file: "] {
+    for told in [
+        "Bad_Name",
+        "--map-user: \"ann\"",
+        "--label: \"nothing\"",
+        "--server: \"http://gw\"",
+        "/nowhere/ca.crt",
+        "--token-file: ",
+    ] {
         assert!(ran.err.contains(told), "{told}: {}", ran.err);
     }
     assert!(!ran.err.contains("hunter"), "{}", ran.err);
@@ -183,6 +195,8 @@ metadata:
   name: moorline-agent
   labels:
     app.kubernetes.io/name: moorline-agent
+    app.kubernetes.io/component: agent
+    app.kubernetes.io/part-of: moorline
 rules:
 - apiGroups:
   - \"\"
@@ -228,6 +242,8 @@ metadata:
   name: moorline-agent
   labels:
     app.kubernetes.io/name: moorline-agent
+    app.kubernetes.io/component: agent
+    app.kubernetes.io/part-of: moorline
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: ClusterRole

@@ -109,7 +109,8 @@ fn answer(method: &Method, path: &str, body: &str) -> (u16, String) {
         ("GET", "/v1/clusters") => (200, json!({"kind": "ManagedClusterList", "items": [west()]}).to_string()),
         ("GET", "/v1/clusters/west") => (200, west().to_string()),
         ("DELETE", "/v1/clusters/west") => (200, String::from_utf8(Status::success().to_json()).unwrap()),
-        ("POST", "/v1/clusters") => {
+        ("POST", "/v1/clusters/east/enrolment") => failure(409, Reason::Conflict, "east has a certificate already"),
+        ("POST", "/v1/clusters" | "/v1/clusters/west/enrolment") => {
             let enrolment = json!({"managementClusterAddr": "gw.example:9449", "management-cluster.crt": "CA\n",
                                    "managed-cluster.crt": "CERT\n", "managed-cluster.key": "KEY\n"});
             (201, json!({"cluster": west(), "enrolment": enrolment}).to_string())
@@ -179,21 +180,48 @@ fn clusters_are_shown_in_every_format() {
 }
 
 #[test]
-fn an_added_cluster_comes_as_a_secret_or_as_files() {
+fn an_added_cluster_comes_as_a_manifest_or_as_files() {
     let gateway = Gateway::start();
-    let added = gateway.moorline(&["cluster", "add", "west", "-l", "region=eu"]);
-    let secret: Value = serde_saphyr::from_str(&ok(&added)).unwrap();
-    assert_eq!((&secret["kind"], &secret["data"]["managed-cluster.key"]), (&json!("Secret"), &json!("S0VZCg==")));
+    let add = |more: &[&str]| gateway.moorline(&[&["cluster", "add", "west"], more].concat());
+    let added = add(&["-l", "region=eu"]);
+    let manifest = ok(&added);
+    let kinds: Vec<_> = manifest.lines().filter_map(|line| line.strip_prefix("kind: ")).collect();
+    assert_eq!((kinds[0], kinds[kinds.len() - 1]), ("Namespace", "Deployment"));
+    assert!(manifest.contains("managed-cluster.key: S0VZCg==") && manifest.contains("gw.example:9449"), "{manifest}");
     assert_eq!(err(&added), "managedcluster \"west\" created\n");
     assert_eq!(gateway.asked(), ["POST /v1/clusters {\"name\":\"west\",\"labels\":{\"region\":\"eu\"}}"]);
 
+    let secret: Value = serde_saphyr::from_str(&ok(&add(&["-o", "secret", "-n", "tunnels"]))).unwrap();
+    assert_eq!((&secret["kind"], &secret["metadata"]["namespace"]), (&json!("Secret"), &json!("tunnels")));
+    let narrow = add(&["--user-prefix", "hub:", "--replicas", "2"]);
+    let manifest = ok(&narrow);
+    assert!(manifest.contains("--user-prefix=hub:") && manifest.contains("kind: PodDisruptionBudget"), "{manifest}");
+    assert!(err(&narrow).contains("RBAC cannot say user hub:*"), "{}", err(&narrow));
+
     let dir = gateway.path("west");
-    let to_dir = ["cluster", "add", "west", "--output-dir", dir.to_str().unwrap()];
-    assert!(ok(&gateway.moorline(&to_dir)).contains("written to"));
+    let files = ["--output-dir", dir.to_str().unwrap()];
+    assert!(ok(&add(&files)).contains("written to"));
     assert_eq!(fs::read_to_string(dir.join("managed-cluster.key")).unwrap(), "KEY\n");
+    let kustomize = gateway.path("kustomize");
+    let kustomized = [&files[..1], &[kustomize.to_str().unwrap(), "-o", "kustomize"]].concat();
+    assert!(err(&add(&kustomized)).contains("kubectl apply -k"));
+    assert!(fs::read_to_string(kustomize.join("secret.yaml")).unwrap().contains("S0VZCg=="));
     gateway.asked();
-    assert_eq!(gateway.moorline(&to_dir).status.code(), Some(2));
+    for wrong in [&files[..], &kustomized, &["-o", "kustomize"], &["-o", "secret", "--output-dir", "x"]] {
+        assert_eq!(add(wrong).status.code(), Some(2), "{wrong:?}");
+    }
     assert!(gateway.asked().is_empty(), "no key is made that would be lost");
+}
+
+#[test]
+fn a_registered_cluster_gets_its_manifest_once() {
+    let gateway = Gateway::start();
+    let manifest = gateway.moorline(&["cluster", "manifest", "west"]);
+    assert!(ok(&manifest).contains("managed-cluster.key: S0VZCg=="));
+    assert_eq!(gateway.asked(), ["POST /v1/clusters/west/enrolment null"]);
+    let again = gateway.moorline(&["cluster", "manifest", "east"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(err(&again).contains("Error from server (Conflict): east has a certificate already"), "{}", err(&again));
 }
 
 #[test]

@@ -241,6 +241,12 @@ impl Install {
         &self.namespace
     }
 
+    /// Whether anything was said of whom the server may act as.
+    #[must_use]
+    pub const fn is_narrowed(&self) -> bool {
+        !self.acting.arguments.is_empty()
+    }
+
     /// What the agent's roles cannot say, and the agent alone holds.
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {

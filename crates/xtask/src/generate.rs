@@ -24,6 +24,7 @@ const PROGRAMS: &[(&str, &str, &[&[&str]])] = &[
             &["agent", "rbac"],
             &["cluster"],
             &["cluster", "add"],
+            &["cluster", "manifest"],
             &["cluster", "list"],
             &["cluster", "get"],
             &["cluster", "delete"],

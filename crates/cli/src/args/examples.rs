@@ -41,6 +41,7 @@ account. Whoever applies the roles must have all rights in them.";
 pub(super) const CLUSTER: &str = "\
 Examples:
   moorline cluster add west --label region=eu
+  moorline cluster manifest west
   moorline cluster list -o wide
   moorline cluster get west -o yaml
   moorline cluster delete west";
@@ -48,8 +49,19 @@ Examples:
 pub(super) const CLUSTER_ADD: &str = "\
 Examples:
   moorline cluster add west | kubectl --context west apply -f -
+  moorline cluster add west --replicas 2 --user-prefix hub: --allow-group hub:dev | kubectl --context west apply -f -
+  moorline cluster add west -o kustomize --output-dir ./west && kubectl --context west apply -k ./west
   moorline cluster add west --output-dir ./west
-  moorline-agent --cert-dir ./west --management-cluster-addr \"$(cat ./west/management-cluster-addr)\"";
+  moorline-agent --cert-dir ./west --management-cluster-addr \"$(cat ./west/management-cluster-addr)\"
+
+What is printed holds the agent's key: pipe it, or keep it as you keep keys. To apply it again is harmless.";
+
+pub(super) const CLUSTER_MANIFEST: &str = "\
+Examples:
+  kubectl apply -f west.yaml                  # a ManagedCluster named west, with the store kubernetes
+  moorline cluster manifest west | kubectl --context west apply -f -
+
+It takes the right to create the cluster. A cluster that has a certificate gets no other: revoke that one first.";
 
 pub(super) const CLUSTER_LIST: &str = "\
 Examples:

@@ -6,9 +6,9 @@ use moorline_api::{CreateCluster, CreatedCluster, paths};
 use moorline_model::{ClusterName, check_labels};
 use serde_json::Value;
 
-use super::{enrolment, view};
+use super::{enrolment::Target, view};
 use crate::{
-    args::{ClusterAddArgs, ClusterCommand, ClusterDeleteArgs, ClusterGetArgs, ClusterListArgs},
+    args::{ClusterAddArgs, ClusterCommand, ClusterDeleteArgs, ClusterGetArgs, ClusterListArgs, ClusterManifestArgs},
     client::Client,
     connection::Connection,
     failure::Failure,
@@ -17,7 +17,8 @@ use crate::{
 
 pub(super) async fn run(command: ClusterCommand, printer: &mut Printer<'_>) -> Result<(), Failure> {
     match command {
-        ClusterCommand::Add(args) => add(&args, printer).await,
+        ClusterCommand::Add(args) => add(*args, printer).await,
+        ClusterCommand::Manifest(args) => manifest(*args, printer).await,
         ClusterCommand::List(args) => show_list(&args, printer).await,
         ClusterCommand::Get(args) => get(&args, printer).await,
         ClusterCommand::Delete(args) => delete(&args, printer).await,
@@ -33,17 +34,27 @@ pub(super) fn parse_name(name: &str) -> Result<ClusterName, Failure> {
     name.parse().map_err(|error| Failure::bad_input([format!("NAME: {name:?}: {error}")]))
 }
 
-async fn add(args: &ClusterAddArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
-    let (plan, connection) = Failure::together(resolve(args), Connection::resolve(&args.connect))?;
-    let client = Client::new(connection)?;
+async fn add(args: ClusterAddArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    let plan = resolve(&args);
     // The key is handed out once: what can go wrong with writing it must go wrong before it is made.
-    let target = match &args.output_dir {
-        Some(dir) => enrolment::Target::directory(dir)?,
-        None => enrolment::Target::secret(&args.namespace),
-    };
+    let target = Target::resolve(args.manifest);
+    let ((plan, target), connection) =
+        Failure::together(Failure::together(plan, target), Connection::resolve(&args.connect))?;
+    let client = Client::new(connection)?;
+    target.prepare()?;
     let created: CreatedCluster = client.post(paths::CLUSTERS, &plan).await?;
     printer.note(&format!("managedcluster {:?} created", plan.name.as_str()));
     target.write(&plan.name, &created.enrolment, printer)
+}
+
+async fn manifest(args: ClusterManifestArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    let named = Failure::together(parse_name(&args.name), Target::resolve(args.manifest));
+    let ((name, target), connection) = Failure::together(named, Connection::resolve(&args.connect))?;
+    let client = Client::new(connection)?;
+    target.prepare()?;
+    let enrolled: CreatedCluster = client.post(&paths::enrolment(&name), &Value::Null).await?;
+    printer.note(&format!("managedcluster {:?} has a certificate now", name.as_str()));
+    target.write(&name, &enrolled.enrolment, printer)
 }
 
 fn resolve(args: &ClusterAddArgs) -> Result<CreateCluster, Failure> {

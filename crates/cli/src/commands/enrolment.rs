@@ -1,38 +1,83 @@
-//! What an agent needs to connect, written where it was wanted: files in a directory, or a Kubernetes Secret.
+//! What an agent needs to connect, handed on as it was wanted: a manifest to be applied, or files in a directory.
 
 use std::path::{Path, PathBuf};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use moorline_api::Enrolment;
-use moorline_manifest::Node;
+use moorline_manifest::agent::{Acting, Address, Certificates, FILES, Install, Manifest, Written};
 use moorline_model::ClusterName;
 use moorline_process::private_file::{create_private, private_dir};
 
-use crate::{failure::Failure, printer::Printer};
+use crate::{
+    args::{Form, ManifestArgs},
+    failure::Failure,
+    printer::Printer,
+};
 
-/// The files of an agent's certificate directory.
-const FILES: [&str; 3] = ["management-cluster.crt", "managed-cluster.crt", "managed-cluster.key"];
-/// The address that the agent dials, beside them.
+/// The address that the agent dials, beside its certificate.
 const ADDRESS_FILE: &str = "management-cluster-addr";
 
-/// The Secret that the agent's Deployment mounts.
-const SECRET: &str = "moorline-agent-certs";
+/// The port of a tunnel that names none.
+const TUNNEL_PORT: u16 = 9449;
 
-/// Where an enrolment goes.
+/// Where an enrolment goes, and in which form.
 pub(super) enum Target {
-    Directory(PathBuf),
-    Secret { namespace: String },
+    Files(PathBuf),
+    Kustomization(Box<Install>, PathBuf),
+    Stream(Box<Install>),
+    Secret(Box<Install>),
 }
 
 impl Target {
-    /// A directory, made if need be, that holds no enrolment yet.
+    /// As it was typed. Nothing is made yet.
+    pub(super) fn resolve(args: ManifestArgs) -> Result<Self, Failure> {
+        let ManifestArgs { output, output_dir, install, acting } = args;
+        let form = output.unwrap_or(if output_dir.is_some() { Form::Files } else { Form::Yaml });
+        let narrowing =
+            acting.narrowing().map_err(|error| Failure::bad_input(error.problems().iter().map(ToString::to_string)));
+        let acting = narrowing.map(|narrowing| Acting { arguments: acting.arguments(), narrowing });
+        let install = acting.and_then(|acting| {
+            let resolved = Written::from(install).resolve(env!("CARGO_PKG_VERSION"), acting);
+            resolved.map(Box::new).map_err(|problems| Failure::bad_input(problems.iter().map(ToString::to_string)))
+        });
+        let place = match (form, &output_dir) {
+            (Form::Files | Form::Kustomize, None) => {
+                Err(Failure::bad_input(["--output: this form is a directory; name it by --output-dir".to_owned()]))
+            }
+            (Form::Yaml | Form::Secret, Some(_)) => {
+                let what = "--output-dir: this form is one stream; leave it out, or choose files or kustomize";
+                Err(Failure::bad_input([what.to_owned()]))
+            }
+            _fitting => Ok(()),
+        };
+        let (install, ()) = Failure::together(install, place)?;
+        let dir = output_dir.unwrap_or_default();
+        Ok(match form {
+            Form::Files => Self::Files(dir),
+            Form::Kustomize => Self::Kustomization(install, dir),
+            Form::Yaml => Self::Stream(install),
+            Form::Secret => Self::Secret(install),
+        })
+    }
+
+    /// Files in a directory that holds no enrolment yet; it is made if need be.
     pub(super) fn directory(dir: &Path) -> Result<Self, Failure> {
+        let target = Self::Files(dir.to_owned());
+        target.prepare()?;
+        Ok(target)
+    }
+
+    /// Makes the directory, if it goes into one, and makes sure that nothing would be overwritten.
+    pub(super) fn prepare(&self) -> Result<(), Failure> {
+        let (dir, names) = match self {
+            Self::Files(dir) => (dir, &[FILES[0], FILES[1], FILES[2], ADDRESS_FILE][..]),
+            Self::Kustomization(_, dir) => (dir, &["kustomization.yaml", "secret.yaml"][..]),
+            Self::Stream(_) | Self::Secret(_) => return Ok(()),
+        };
         private_dir(dir).map_err(|error| Failure::because("--output-dir", &error))?;
-        let there = FILES.into_iter().chain([ADDRESS_FILE]).find(|name| dir.join(name).exists());
-        match there {
+        match names.iter().find(|name| dir.join(name).exists()) {
             Some(name) => Err(Failure::bad_input([format!("--output-dir: {} already has {name}", dir.display())])
                 .hint("name an empty or a new directory: the key of another cluster would be lost")),
-            None => Ok(Self::Directory(dir.to_owned())),
+            None => Ok(()),
         }
     }
 
@@ -41,22 +86,45 @@ impl Target {
         FILES.into_iter().all(|name| dir.join(name).is_file())
     }
 
-    pub(super) fn secret(namespace: &str) -> Self {
-        Self::Secret { namespace: namespace.to_owned() }
-    }
-
     pub(super) fn write(
         &self,
         name: &ClusterName,
         enrolment: &Enrolment,
         printer: &mut Printer<'_>,
     ) -> Result<(), Failure> {
+        let dialled = &enrolment.management_cluster_addr;
+        let address = Address::parse(dialled, TUNNEL_PORT).map_err(|error| {
+            Failure::because(&format!("the server says that agents are to dial {dialled:?}"), &error)
+        })?;
+        let manifest =
+            |install| Manifest { install, cluster: name, address: &address, certificates: certificates(enrolment) };
+        let unwritable = |error| Failure::because("cannot write the manifest", &error);
         match self {
-            Self::Directory(dir) => write_files(dir, name, enrolment, printer),
-            Self::Secret { namespace } => {
-                let yaml = secret(namespace, name, enrolment).to_yaml();
-                printer.text(&yaml.map_err(|error| Failure::because("cannot write the Secret", &error))?)
+            Self::Files(dir) => write_files(dir, name, enrolment, printer),
+            Self::Kustomization(install, dir) => {
+                let files = manifest(install).kustomization().map_err(unwritable)?;
+                for (file, content) in &files {
+                    write(&dir.join(file), content, name)?;
+                }
+                remarks(install, printer);
+                printer.line(&format!("kustomization written to {}", dir.display()))?;
+                printer.note(&format!("apply it: kubectl apply -k {}", dir.display()));
+                Ok(())
             }
+            Self::Stream(install) => {
+                remarks(install, printer);
+                printer.text(&manifest(install).stream().map_err(unwritable)?)
+            }
+            Self::Secret(install) => printer.text(&manifest(install).secret().to_yaml().map_err(unwritable)?),
+        }
+    }
+}
+
+/// What the roles cannot say, to whoever narrowed them.
+fn remarks(install: &Install, printer: &mut Printer<'_>) {
+    if install.is_narrowed() {
+        for remark in install.remarks() {
+            printer.note(&format!("note: {remark}"));
         }
     }
 }
@@ -67,7 +135,8 @@ fn write_files(
     enrolment: &Enrolment,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
-    for (file, content) in files(enrolment) {
+    let Certificates { authorities, certificate, key } = certificates(enrolment);
+    for (file, content) in FILES.into_iter().zip([authorities, certificate, key]) {
         write(&dir.join(file), content, name)?;
     }
     let address = &enrolment.management_cluster_addr;
@@ -87,38 +156,12 @@ fn write(path: &Path, content: &str, name: &ClusterName) -> Result<(), Failure> 
     })
 }
 
-fn secret(namespace: &str, name: &ClusterName, enrolment: &Enrolment) -> Node {
-    let data = files(enrolment).map(|(file, content)| (file, Node::text(BASE64_STANDARD.encode(content))));
-    Node::map([
-        ("apiVersion", Node::text("v1")),
-        ("kind", Node::text("Secret")),
-        (
-            "metadata",
-            Node::map([
-                ("name", Node::text(SECRET)),
-                ("namespace", Node::text(namespace)),
-                ("labels", Node::map([("app.kubernetes.io/name", Node::text("moorline-agent"))])),
-                (
-                    "annotations",
-                    Node::map([
-                        ("moorline.io/cluster", Node::text(name.as_str())),
-                        ("moorline.io/management-cluster-addr", Node::text(&enrolment.management_cluster_addr)),
-                    ]),
-                ),
-            ]),
-        ),
-        ("type", Node::text("Opaque")),
-        ("data", Node::map(data)),
-    ])
-}
-
-fn files(enrolment: &Enrolment) -> [(&'static str, &str); 3] {
-    let [authorities, certificate, key] = FILES;
-    [
-        (authorities, &enrolment.management_cluster_crt),
-        (certificate, &enrolment.managed_cluster_crt),
-        (key, enrolment.managed_cluster_key.expose()),
-    ]
+fn certificates(enrolment: &Enrolment) -> Certificates<'_> {
+    Certificates {
+        authorities: &enrolment.management_cluster_crt,
+        certificate: &enrolment.managed_cluster_crt,
+        key: enrolment.managed_cluster_key.expose(),
+    }
 }
 
 #[cfg(test)]
@@ -133,31 +176,6 @@ mod tests {
         let json = json!({"managementClusterAddr": "gw.example:9449", "management-cluster.crt": "CA\n",
                           "managed-cluster.crt": "CERT\n", "managed-cluster.key": "KEY\n"});
         serde_json::from_value(json).unwrap()
-    }
-
-    #[test]
-    fn the_secret_is_what_the_agent_mounts() {
-        let yaml = secret("moorline", &"west".parse().unwrap(), &enrolment()).to_yaml().unwrap();
-        assert_eq!(
-            yaml,
-            "\
-apiVersion: v1
-kind: Secret
-metadata:
-  name: moorline-agent-certs
-  namespace: moorline
-  labels:
-    app.kubernetes.io/name: moorline-agent
-  annotations:
-    moorline.io/cluster: west
-    moorline.io/management-cluster-addr: gw.example:9449
-type: Opaque
-data:
-  management-cluster.crt: Q0EK
-  managed-cluster.crt: Q0VSVAo=
-  managed-cluster.key: S0VZCg==
-"
-        );
     }
 
     #[test]

@@ -50,7 +50,7 @@ async fn enrol(state: &State, name: &ClusterName, grant: &Grant) -> Answer<Creat
     unenrolled(&known.record()).map_err(|held| conflict(state, name, held))?;
     let issued = state.issuer.issue(name, &known.record().uid);
     let issued = issued.map_err(|error| Failure::internal("sign the agent's certificate", &error))?;
-    let (fingerprint, not_after, uid) = (issued.fingerprint, issued.not_after, known.record().uid.clone());
+    let (fingerprint, not_after, uid) = (issued.fingerprint, issued.not_after, known.record().uid);
     let changed = state.clusters.update(name, move |record| {
         if record.uid != uid {
             // Deleted and made anew meanwhile: the certificate says another uid.

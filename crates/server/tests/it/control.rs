@@ -1,9 +1,10 @@
 //! The management API, as `moorline cluster` uses it.
 
 use http::{Method, StatusCode};
-use moorline_api::{ManagedClusterList, ServerStatus, Version, paths};
-use moorline_model::{Reason, Status};
-use moorline_server::{App, Config};
+use moorline_api::{CreatedCluster, ManagedClusterList, ServerStatus, Version, paths};
+use moorline_model::{ClusterRecord, ClusterUid, Reason, Status, Timestamp};
+use moorline_server::{App, Config, bootstrap::StateDir};
+use moorline_store::Embedded;
 use moorline_testkit::logs::Logs;
 
 use crate::house::{House, raw};
@@ -80,6 +81,44 @@ async fn bad_requests_are_answered_with_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn a_cluster_without_certificate_gets_one_and_no_second() {
+    let logs = Logs::capture();
+    let house = House::start_with(|raw| {
+        let state = StateDir::new(raw.state_dir.clone().unwrap());
+        let bare = |name: &str| {
+            let uid = ClusterUid::from_bytes([7; 16]);
+            ClusterRecord::new(name.parse().unwrap(), uid, Timestamp::from_unix_seconds(1))
+        };
+        let store = Embedded::open(&state.store()).unwrap();
+        let revoked = Some(Timestamp::from_unix_seconds(2));
+        store.create(&ClusterRecord { revoked, ..bare("west") }).unwrap();
+        store.create(&ClusterRecord { certificate: Some(String::new()), ..bare("own") }).unwrap();
+    })
+    .await;
+    let user = house.user();
+    let enrol = async |name: &str| user.ask(Method::POST, &paths::enrolment(&name.parse().unwrap()), "").await;
+    let (code, body) = enrol("west").await;
+    assert_eq!(code, StatusCode::CREATED, "{body}");
+    let enrolled: CreatedCluster = serde_json::from_str(&body).unwrap();
+    logs.forbid(enrolled.enrolment.managed_cluster_key.expose());
+    assert_eq!(enrolled.enrolment.management_cluster_addr, house.tunnel.to_string());
+    let known = user.cluster("west").await;
+    assert_eq!(
+        (&known.status.fingerprints, known.status.fingerprints.len()),
+        (&enrolled.cluster.status.fingerprints, 1)
+    );
+    let leaf = moorline_pki::certificates_from_pem(enrolled.enrolment.managed_cluster_crt.as_bytes()).unwrap();
+    assert_eq!(moorline_pki::fingerprint(&leaf[0]).to_string(), known.status.fingerprints[0].to_string());
+    for (name, code, part) in
+        [("west", 409, "cluster revoke west"), ("own", 409, "brought a certificate"), ("east", 404, "not found")]
+    {
+        let (got, body) = enrol(name).await;
+        assert_eq!((got.as_u16(), status(&body).message.contains(part)), (code, true), "{name}: {body}");
+    }
+    drop(house.ended().await);
+}
+
+#[tokio::test]
 async fn who_may_not_administer_learns_nothing() {
     let _logs = Logs::capture();
     let house = House::start_with(|raw| {
@@ -96,6 +135,8 @@ async fn who_may_not_administer_learns_nothing() {
         let (code, body) = ann.ask(Method::GET, path, "").await;
         assert_eq!(code, StatusCode::FORBIDDEN, "{path}: {body}");
     }
+    let (code, _) = ann.ask(Method::POST, "/v1/clusters/east/enrolment", "").await;
+    assert_eq!(code, StatusCode::FORBIDDEN);
     let (code, body) = ann.ask(Method::DELETE, "/v1/clusters/east", "").await;
     assert_eq!(code, StatusCode::FORBIDDEN);
     let forbidden = "managedclusters.moorline.io \"east\" is forbidden: User \"ann\" cannot delete resource \
@@ -119,7 +160,7 @@ async fn a_second_start_finds_the_same() {
         let gateway = app.gateway_addr();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let running = tokio::spawn(app.run(async move { drop(stopped.await) }));
-        let state = moorline_server::bootstrap::StateDir::new(dir.path());
+        let state = StateDir::new(dir.path());
         ca.push(std::fs::read(state.gateway_ca_certificate()).unwrap());
         let user = crate::user::User::at(gateway, &state);
         if start == 0 {
