@@ -1,5 +1,5 @@
 //! Asks the management cluster's Kubernetes who somebody is (`TokenReview`) and what they may do
-//! (`SubjectAccessReview`). The only door to kube-rs.
+//! (`SubjectAccessReview`), and keeps clusters there (`ManagedCluster`). The only door to kube-rs.
 //!
 //! The server makes a [`Connection`] and puts [`TokenReviews`] and [`AccessReviews`] where `access` asks for an
 //! authenticator and an authorizer. This crate holds no policy: it carries questions there and answers back, remembers
@@ -20,7 +20,10 @@ mod tests;
 
 pub use access_reviews::AccessReviews;
 pub use cache::Lives;
-pub use clusters::managed_cluster_definition;
+pub use clusters::{
+    Change, ClusterObject, ClusterObjects, Identified, Notice, ObjectError, Observed, ObservedCondition, Seen,
+    managed_cluster_definition,
+};
 pub use connection::{Connection, ConnectionError};
 pub use token_reviews::TokenReviews;
 pub use webhook::{PostError, Webhook};
