@@ -5,6 +5,7 @@
 //! cluster is named and a caller known in different ways. `doors` and `outage` show what only the whole way has;
 //! `management` adds a control plane that says who the callers are and which clusters they may reach, `issuer` people
 //! with tokens of a real Dex.
+//! `store` keeps the clusters there as objects.
 //! `rules` asks the embedded policy and kube-apiserver the same. `least` gives agents the rights that are rendered for
 //! them and no more.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
@@ -23,4 +24,5 @@ mod rig;
 mod rules;
 mod scenarios;
 mod stage;
+mod store;
 mod tunnel;

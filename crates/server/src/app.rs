@@ -10,6 +10,8 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use moorline_kube::ClusterObjects;
+use moorline_model::ClusterRecord;
 use moorline_mux::MemoryBudget;
 use moorline_process::{
     Readiness, Registry as MetricRegistry, Shutdown, Tasks,
@@ -26,7 +28,10 @@ use load::Doors;
 use crate::{
     audit::{Sinks, WebhookSink},
     clock,
-    clusters::{Clusters, store::embedded::OnThreads},
+    clusters::{
+        Clusters, brought,
+        store::{Store, embedded::OnThreads},
+    },
     config::{Config, Problems},
     control::{self, issue::Issuer},
     front::{self, Gateway, authn::Chain, pool::PoolContext},
@@ -85,6 +90,8 @@ pub struct App {
     listeners: Listeners,
     background: Background,
     sinks: Option<Sinks>,
+    /// Clusters that others may make as well, to be followed.
+    objects: Option<ClusterObjects>,
     readiness: Readiness,
     metrics: MetricRegistry,
     shutdown: Shutdown,
@@ -118,9 +125,10 @@ impl App {
         };
         let (reading, metrics) = (config.clone(), registry.clone());
         let loading = tasks.spawn_blocking("load", move || load::load(&reading, &metrics, webhook));
-        let (loaded, store, records) = loading.await.map_err(|_panicked| AppError::Runtime)??;
+        let (loaded, embedded) = loading.await.map_err(|_panicked| AppError::Runtime)??;
 
-        let reviews = Reviews::open(&config.kubernetes).await?;
+        let reviews = Reviews::open(&config.kubernetes, config.cluster_store).await?;
+        let (store, records) = kept(embedded, reviews.clusters.as_ref(), &tasks)?;
 
         let memory = MemoryBudget::new(config.tunnel.memory_budget);
         let metrics = Metrics::new(&registry, &memory);
@@ -156,12 +164,7 @@ impl App {
         let clusters = Arc::new(Registry::new(records));
         let state = Arc::new(State {
             audit,
-            clusters: Clusters::new(
-                Box::new(OnThreads::new(store, tasks.clone())),
-                Arc::clone(&clusters),
-                metrics.clusters.clone(),
-                tasks.clone(),
-            ),
+            clusters: Clusters::new(store, Arc::clone(&clusters), metrics.clusters.clone(), tasks.clone()),
             events: clusters.events().clone(),
             registry: clusters,
             started: clock::now(),
@@ -190,6 +193,7 @@ impl App {
             sinks,
             state,
             listeners,
+            objects: reviews.clusters,
             readiness: Readiness::new(),
             metrics: registry,
             shutdown,
@@ -218,12 +222,26 @@ impl App {
     /// Serves until `stop` resolves, then lets what runs finish and ends in order. A second wish to stop is the
     /// caller's: dropping the future cuts everything.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Outcome {
-        let Self { state, gateway, door, listeners, background, sinks, readiness, metrics, shutdown, plan } = self;
+        let Self { state, gateway, door, listeners, background, sinks, objects, readiness, metrics, shutdown, plan } =
+            self;
         let (tasks, phases) = (state.tasks.clone(), state.phases.clone());
         let [tunnel_addr, gateway_addr, admin_addr] = listeners.addresses;
         let ready = readiness.check("doors");
         let admin = Admin { registry: metrics, readiness, phases: phases.clone(), tasks: tasks.clone() };
         tasks.spawn("admin", admin::serve(listeners.admin, admin));
+        let mut stop = std::pin::pin!(stop);
+        if let Some(objects) = objects {
+            // Nobody is let in or turned away before it is known which clusters there are.
+            let complete = background::follow(&state, objects);
+            ready.unready("the clusters of the management cluster are not known yet");
+            let known = tokio::select! {
+                known = complete => known,
+                () = &mut stop => false,
+            };
+            if !known {
+                return shutdown.run(plan, &tasks, std::future::pending()).await;
+            }
+        }
         tasks.spawn("tunnel-door", door.serve(listeners.tunnel));
         tasks.spawn("gateway-door", gateway.serve(listeners.gateway));
         background.start(&state);
@@ -236,6 +254,23 @@ impl App {
         tracing::info!(tunnel = %tunnel_addr, gateway = %gateway_addr, admin = %admin_addr, clusters, "serving");
         stop.await;
         shutdown.run(plan, &tasks, std::future::pending()).await
+    }
+}
+
+/// The store of clusters, and the records that are known of before anything is served. Those of Kubernetes come by the
+/// watch.
+fn kept(
+    embedded: Option<load::Opened>,
+    objects: Option<&ClusterObjects>,
+    tasks: &Tasks,
+) -> Result<(Box<dyn Store>, Vec<ClusterRecord>), AppError> {
+    match (embedded, objects) {
+        (Some((store, records)), _) => {
+            let records = records.iter().map(brought::effective).collect();
+            Ok((Box::new(OnThreads::new(store, tasks.clone())), records))
+        }
+        (None, Some(objects)) => Ok((Box::new(objects.clone()), Vec::new())),
+        (None, None) => Err(AppError::Runtime),
     }
 }
 

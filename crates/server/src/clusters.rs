@@ -4,16 +4,25 @@
 //! happen one at a time, and each runs to its end also when its caller hangs up, so that no record is in the store that
 //! the registry does not know.
 
+pub(crate) mod brought;
+pub(crate) mod follow;
+mod known;
+pub(crate) mod observe;
 pub(crate) mod store;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use moorline_model::{ClusterName, ClusterRecord, Fingerprint};
 use moorline_process::{Tasks, metrics::prometheus_client::metrics::gauge::Gauge};
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::registry::Registry;
+use known::Known;
 use store::{Kept, Store, StoreFailure};
 
 /// How often a change is begun anew because somebody else was quicker. Only people and their programs change the same
@@ -31,7 +40,11 @@ struct Shared {
     registry: Arc<Registry>,
     count: Gauge,
     /// Held while the set of clusters changes, in the store and in the registry together.
-    changes: Mutex<()>,
+    changes: Semaphore,
+    /// Which objects of a Kubernetes store were seen. Short critical sections.
+    known: Mutex<Known>,
+    /// What of a cluster's object counts for nothing, for people. Short critical sections.
+    problems: Mutex<HashMap<ClusterName, Vec<String>>>,
 }
 
 /// Why a cluster was not changed. Nothing was written, unless it was [`ChangeError::Unavailable`], which cannot tell.
@@ -79,7 +92,15 @@ impl<E> ChangeError<E> {
 impl Clusters {
     /// Changes `registry` with `store`; `count` follows how many there are.
     pub(crate) fn new(store: Box<dyn Store>, registry: Arc<Registry>, count: Gauge, tasks: Tasks) -> Self {
-        Self { shared: Arc::new(Shared { store, registry, count, changes: Mutex::default() }), tasks }
+        let shared = Shared {
+            store,
+            registry,
+            count,
+            changes: Semaphore::new(1),
+            known: Mutex::default(),
+            problems: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared), tasks }
     }
 
     /// Registers a cluster.
@@ -90,8 +111,12 @@ impl Clusters {
         self.in_turn("create-cluster", async move |shared| {
             shared.unclaimed(&record)?;
             let kept = shared.store.create(record).await?;
-            shared.registry.insert(kept.record);
-            shared.count.inc();
+            shared.known().wrote(&kept.record.name, kept.version);
+            // Where others may make clusters, one of the name may have come and gone unseen.
+            if shared.registry.remove(&kept.record.name).inspect(|cluster| cluster.retire()).is_none() {
+                shared.count.inc();
+            }
+            shared.registry.insert(brought::effective(&kept.record));
             Ok(())
         })
         .await
@@ -123,11 +148,15 @@ impl Clusters {
                 if record == before.record {
                     return Ok((record, answer));
                 }
+                if before.record.revoked.is_none() && record.revoked.is_some() {
+                    brought::retire(&mut record);
+                }
                 same_cluster(&before, &record)?;
                 shared.unclaimed(&record)?;
                 match shared.store.replace(before, record).await {
                     Ok(kept) => {
-                        shared.registry.update(&kept.record);
+                        shared.known().wrote(&name, kept.version);
+                        shared.registry.update(&brought::effective(&kept.record));
                         return Ok((kept.record, answer));
                     }
                     Err(StoreFailure::Conflict(_)) => {}
@@ -148,6 +177,9 @@ impl Clusters {
         let name = name.clone();
         self.in_turn("delete-cluster", async move |shared| {
             let deleted = shared.store.delete(&name).await?;
+            if let Some(kept) = &deleted {
+                shared.known().deleted(&name, &kept.version);
+            }
             if let Some(cluster) = shared.registry.remove(&name) {
                 cluster.retire();
                 shared.count.dec();
@@ -155,6 +187,17 @@ impl Clusters {
             deleted.map(|kept| kept.record).ok_or(ChangeError::NotFound(name))
         })
         .await
+    }
+
+    /// The clusters that are objects of a Kubernetes store, with the objects' own uids.
+    pub(crate) fn objects(&self) -> Vec<(ClusterName, String)> {
+        self.shared.known().uids()
+    }
+
+    /// What of a cluster's object counts for nothing, for people.
+    pub(crate) fn problems(&self, name: &ClusterName) -> Vec<String> {
+        let all = self.shared.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(name).cloned().unwrap_or_default()
     }
 
     async fn in_turn<T, E, F>(
@@ -169,7 +212,7 @@ impl Clusters {
     {
         let shared = Arc::clone(&self.shared);
         let done = self.tasks.spawn(task, async move {
-            let _one_at_a_time = shared.changes.lock().await;
+            let _one_at_a_time = shared.turn().await;
             work(Arc::clone(&shared)).await
         });
         done.await.map_err(|panicked| ChangeError::Failed(panicked.to_string()))?
@@ -179,7 +222,7 @@ impl Clusters {
 impl Shared {
     /// Whether no certificate of a record stands for another cluster.
     fn unclaimed<E>(&self, record: &ClusterRecord) -> Result<(), ChangeError<E>> {
-        for active in &record.fingerprints {
+        for active in &brought::effective(record).fingerprints {
             let owner = self.registry.by_fingerprint(&active.fingerprint);
             if let Some(owner) = owner.filter(|owner| *owner.name() != record.name) {
                 let (fingerprint, owner) = (active.fingerprint, owner.name().clone());
@@ -187,6 +230,24 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Closed by nobody: it lives as long as we do.
+        self.changes.acquire().await.ok()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn problems_of(&self, name: &ClusterName, problems: Vec<String>) {
+        let mut all = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        if problems.is_empty() {
+            all.remove(name);
+        } else {
+            all.insert(name.clone(), problems);
+        }
     }
 }
 

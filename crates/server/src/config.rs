@@ -46,6 +46,8 @@ pub struct Config {
     pub(crate) oidc_cache_time: Duration,
     /// Who may do what.
     pub(crate) policy_file: PathBuf,
+    /// Where clusters are kept.
+    pub(crate) cluster_store: ClusterStore,
     /// What the management cluster's Kubernetes is asked.
     pub(crate) kubernetes: KubernetesConfig,
     /// What becomes of audit events.
@@ -62,6 +64,16 @@ pub struct Config {
     pub(crate) gateway: GatewayConfig,
     /// How long each phase of the way out may take.
     pub(crate) plan: Plan,
+}
+
+/// Where clusters are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ClusterStore {
+    /// In a file of the state directory.
+    #[default]
+    Embedded,
+    /// As `ManagedCluster` objects of the management cluster.
+    Kubernetes,
 }
 
 /// A certificate and its key, by file.

@@ -10,7 +10,7 @@ mod events;
 pub(crate) mod issue;
 mod manifest;
 mod review;
-mod status;
+pub(crate) mod status;
 mod users;
 
 use std::sync::Arc;

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use moorline_kube::{AccessReviews, Connection, ConnectionError, TokenReviews};
+use moorline_kube::{AccessReviews, ClusterObjects, Connection, ConnectionError, TokenReviews};
 
-use crate::config::{KubernetesConfig, Problem, Problems};
+use crate::config::{ClusterStore, KubernetesConfig, Problem, Problems};
 
 /// Whoever is asked there.
 #[derive(Default)]
@@ -15,6 +15,8 @@ pub(crate) struct Reviews {
     pub(crate) tokens: Option<TokenReviews>,
     /// Who may do what.
     pub(crate) decisions: Option<Arc<AccessReviews>>,
+    /// Where clusters are kept.
+    pub(crate) clusters: Option<ClusterObjects>,
 }
 
 impl Reviews {
@@ -22,8 +24,9 @@ impl Reviews {
     ///
     /// # Errors
     /// The kubeconfig, or the service account of the pod, cannot be used.
-    pub(crate) async fn open(config: &KubernetesConfig) -> Result<Self, Problems> {
-        if !config.authn && !config.authz {
+    pub(crate) async fn open(config: &KubernetesConfig, store: ClusterStore) -> Result<Self, Problems> {
+        let keeps = store == ClusterStore::Kubernetes;
+        if !config.authn && !config.authz && !keeps {
             return Ok(Self::default());
         }
         let opened = match &config.kubeconfig {
@@ -31,10 +34,19 @@ impl Reviews {
             None => Connection::in_cluster(config.timeout),
         };
         let connection = opened.map_err(|error| problem(config, &error))?;
-        tracing::info!(authn = config.authn, authz = config.authz, "asking the management cluster's Kubernetes");
+        tracing::info!(
+            authn = config.authn,
+            authz = config.authz,
+            clusters = keeps,
+            "asking the management cluster's Kubernetes"
+        );
         let tokens = || TokenReviews::new(connection.clone(), config.audiences.clone(), config.token_lives);
         let decisions = || Arc::new(AccessReviews::new(connection.clone(), config.decision_lives));
-        Ok(Self { tokens: config.authn.then(tokens), decisions: config.authz.then(decisions) })
+        Ok(Self {
+            tokens: config.authn.then(tokens),
+            decisions: config.authz.then(decisions),
+            clusters: keeps.then(|| ClusterObjects::new(connection.clone())),
+        })
     }
 }
 
@@ -46,7 +58,7 @@ fn problem(config: &KubernetesConfig, error: &ConnectionError) -> Problem {
             remedy: "name a kubeconfig whose current context reaches the management cluster over TLS".to_owned(),
         },
         None => Problem {
-            at: "--kubernetes-authn, --kubernetes-authz".to_owned(),
+            at: "--kubernetes-authn, --kubernetes-authz, --cluster-store kubernetes".to_owned(),
             what: error.to_string(),
             remedy: "run in a pod with a service account, or name a --kubeconfig".to_owned(),
         },

@@ -38,15 +38,6 @@ pub struct Identified {
     pub resource_version: String,
 }
 
-impl Identified {
-    /// Whether this state is older than another one of the same object. Versions that are no numbers are never older.
-    #[must_use]
-    pub fn is_older_than(&self, other: &Self) -> bool {
-        let number = |version: &Self| version.resource_version.parse::<u64>().ok();
-        self.uid == other.uid && number(self).zip(number(other)).is_some_and(|(this, that)| this < that)
-    }
-}
-
 impl ClusterObject {
     /// Reads an object; the error says why it is no cluster at all.
     pub(super) fn read(object: &ManagedCluster) -> Result<Self, String> {

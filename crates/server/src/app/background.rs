@@ -5,13 +5,21 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+use moorline_kube::ClusterObjects;
 use moorline_mtls::{KeyPair, Reloading, Roots};
 use moorline_oidc::Oidc;
 use moorline_process::Phase;
 use moorline_wire::CloseReason;
 use rand::RngExt as _;
+use tokio::sync::watch;
 
-use crate::{reload, serving::Serving, state::State, tunnel::orders::Order};
+use crate::{
+    clusters::{self, observe::Shown},
+    reload,
+    serving::Serving,
+    state::State,
+    tunnel::orders::Order,
+};
 
 /// The longest time over which agents are told to come back when this server stops: a second for every
 /// [`crate::config::TunnelConfig::handshake_rate`] of them, at most this.
@@ -54,6 +62,27 @@ impl Background {
         }
         until_cancelled("reload", Box::pin(reload::watch(Arc::clone(state), self.files, interval)));
     }
+}
+
+/// Follows the clusters that are objects of the management cluster, and writes how they stand into them, until the
+/// process is cancelled. What comes back resolves when all of them are known: to false when they never will be.
+pub(super) fn follow(state: &Arc<State>, objects: ClusterObjects) -> impl Future<Output = bool> + use<> {
+    let (complete, mut told) = watch::channel(false);
+    let (shared, phases) = (Arc::clone(state), state.phases.clone());
+    state.tasks.spawn("clusters", async move {
+        let shown = Shown::default();
+        let following = async {
+            tokio::join!(
+                clusters::follow::follow(&shared.clusters, objects.clone(), complete, shown.clone()),
+                clusters::observe::observe(Arc::clone(&shared), objects.clone(), shown.clone()),
+            )
+        };
+        tokio::select! {
+            ((), ()) = following => {}
+            () = phases.cancelled() => {}
+        }
+    });
+    async move { told.wait_for(|complete| *complete).await.is_ok() }
 }
 
 /// Tells every agent that this server stops, spread over the time in which another one can take them all in, and cuts

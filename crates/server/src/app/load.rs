@@ -17,7 +17,7 @@ use crate::{
     audit::{Audit, Sinks, WebhookSink},
     bootstrap::{StateDir, Which},
     clock,
-    config::{Config, Problem, Problems},
+    config::{ClusterStore, Config, Problem, Problems},
     reload,
     serving::{self, Serving},
     state::State,
@@ -39,6 +39,9 @@ pub(super) struct Loaded {
     pub(super) oidc: Option<Arc<Oidc>>,
 }
 
+/// The embedded store, where clusters are kept in one, and all records in it.
+pub(super) type Opened = (Embedded, Vec<ClusterRecord>);
+
 /// Fills the state directory where it is empty and reads everything. Blocks on the disk.
 ///
 /// # Errors
@@ -47,13 +50,16 @@ pub(super) fn load(
     config: &Config,
     metrics: &MetricRegistry,
     webhook: Option<WebhookSink>,
-) -> Result<(Loaded, Embedded, Vec<ClusterRecord>), AppError> {
+) -> Result<(Loaded, Option<Opened>), AppError> {
     let dir = StateDir::new(&config.state_dir);
     dir.fill(&config.api_group, clock::now())?;
     let loaded = Loaded::read(config, &dir, metrics, webhook)?;
+    if config.cluster_store == ClusterStore::Kubernetes {
+        return Ok((loaded, None));
+    }
     let store = Embedded::open(&dir.store())?;
     let records = store.list()?;
-    Ok((loaded, store, records))
+    Ok((loaded, Some((store, records))))
 }
 
 impl Loaded {

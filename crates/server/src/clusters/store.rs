@@ -4,6 +4,7 @@
 //! them, is decided above it, once for all stores; `tests` holds every store to the same behaviour.
 
 pub(crate) mod embedded;
+pub(crate) mod objects;
 
 use std::pin::Pin;
 
@@ -45,6 +46,14 @@ pub(crate) struct Version {
     pub(crate) object: String,
     /// Which state of it.
     pub(crate) state: String,
+}
+
+impl Version {
+    /// Whether this state is older than another one of the same object. States that are no numbers are never older.
+    pub(crate) fn is_older_than(&self, other: &Self) -> bool {
+        let number = |version: &Self| version.state.parse::<u64>().ok();
+        self.object == other.object && number(self).zip(number(other)).is_some_and(|(this, that)| this < that)
+    }
 }
 
 /// Why a store did not do what it was asked. Nothing was written, unless it was [`StoreFailure::Unavailable`], which

@@ -87,6 +87,11 @@ pub struct RawConfig {
     #[arg(long, env = "MOORLINE_KUBERNETES_AUTHZ")]
     pub kubernetes_authz: bool,
 
+    /// Where clusters are kept: embedded (a file of the state directory) or kubernetes (ManagedCluster objects of the
+    /// management cluster, which kubectl and GitOps may make as well) [default: embedded]
+    #[arg(long, value_name = "STORE", env = "MOORLINE_CLUSTER_STORE")]
+    pub cluster_store: Option<String>,
+
     /// How to reach the management cluster's Kubernetes [default: the service account of the pod]
     #[arg(long, value_name = "FILE", env = "MOORLINE_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,

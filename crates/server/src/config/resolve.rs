@@ -10,8 +10,8 @@ use moorline_kube::Lives;
 use moorline_process::Plan;
 
 use super::{
-    Config, GatewayConfig, HostPort, KeyFiles, KubernetesConfig, Problem, Problems, Rate, RawConfig, TunnelConfig,
-    audit, units,
+    ClusterStore, Config, GatewayConfig, HostPort, KeyFiles, KubernetesConfig, Problem, Problems, Rate, RawConfig,
+    TunnelConfig, audit, units,
 };
 use crate::{bootstrap::StateDir, reload};
 
@@ -39,7 +39,8 @@ impl Config {
         let readable = (found.0.0.len() == before).then_some(tunnel_listen);
         let public = found.public_address(raw.public_tunnel_address.as_deref(), readable);
         let (tunnel, gateway) = (tunnel(&mut found, &raw), gateway(&mut found, &raw));
-        let kubernetes = kubernetes(&mut found, &raw);
+        let cluster_store = found.store(raw.cluster_store.as_deref());
+        let kubernetes = kubernetes(&mut found, &raw, cluster_store);
         let gateway_keys = found.keys(raw.tls_cert_file, raw.tls_private_key_file);
         let config = Self {
             public_tunnel_address: public,
@@ -62,6 +63,7 @@ impl Config {
                 state.policy(),
                 reload::check_policy,
             ),
+            cluster_store,
             kubernetes,
             audit: audit::resolve(&mut found, raw.audit, &state),
             api_group: found.group(raw.api_group),
@@ -119,11 +121,12 @@ fn gateway(found: &mut Found, raw: &RawConfig) -> GatewayConfig {
     }
 }
 
-fn kubernetes(found: &mut Found, raw: &RawConfig) -> KubernetesConfig {
+fn kubernetes(found: &mut Found, raw: &RawConfig, store: ClusterStore) -> KubernetesConfig {
     let (authn, authz) = (raw.kubernetes_authn, raw.kubernetes_authz);
-    if raw.kubeconfig.is_some() && !authn && !authz {
+    if raw.kubeconfig.is_some() && !authn && !authz && store == ClusterStore::Embedded {
         let what = "is given, but nothing is to be asked of Kubernetes";
-        found.0.add("--kubeconfig", what, "add --kubernetes-authn or --kubernetes-authz, or leave it out");
+        let remedy = "add --kubernetes-authn, --kubernetes-authz or --cluster-store kubernetes, or leave it out";
+        found.0.add("--kubeconfig", what, remedy);
     }
     if !raw.api_audiences.is_empty() && !authn {
         let what = "is given, but Kubernetes is not asked about tokens";
@@ -248,6 +251,17 @@ impl Found {
             }
         }
         names
+    }
+
+    fn store(&mut self, text: Option<&str>) -> ClusterStore {
+        match text {
+            None | Some("embedded") => ClusterStore::Embedded,
+            Some("kubernetes") => ClusterStore::Kubernetes,
+            Some(other) => {
+                self.0.add("--cluster-store", format!("{other:?} is none"), "write embedded or kubernetes");
+                ClusterStore::Embedded
+            }
+        }
     }
 
     fn group(&mut self, group: Option<String>) -> String {

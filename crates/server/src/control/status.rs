@@ -44,7 +44,7 @@ pub(super) async fn version() -> Response {
 }
 
 /// How a cluster stands.
-pub(super) fn of(cluster: &Cluster) -> ManagedClusterStatus {
+pub(crate) fn of(cluster: &Cluster) -> ManagedClusterStatus {
     let standing = cluster.standing();
     let (agent_version, kubernetes_version) = cluster.versions();
     let status = match standing.connection {

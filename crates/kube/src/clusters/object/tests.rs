@@ -93,12 +93,3 @@ fn what_cannot_be_read_lets_nobody_in() {
     assert!(read.record.revoked.is_some());
     assert_eq!(read.problems.len(), 6, "{:?}", read.problems);
 }
-
-#[test]
-fn only_states_of_the_same_object_are_older() {
-    let state = |uid: &str, version: &str| Identified { uid: uid.into(), resource_version: version.into() };
-    assert!(state("a", "9").is_older_than(&state("a", "10")));
-    for (this, that) in [(("a", "10"), ("a", "9")), (("a", "9"), ("b", "10")), (("a", "x"), ("a", "y"))] {
-        assert!(!state(this.0, this.1).is_older_than(&state(that.0, that.1)), "{this:?} {that:?}");
-    }
-}

@@ -71,7 +71,9 @@ fn refused(error: UpdateError<StoreFailure>) -> StoreFailure {
         UpdateError::Refused(why) => why,
         UpdateError::NotFound(name) => StoreFailure::Gone(name),
         UpdateError::FingerprintTaken { fingerprint, owner } => StoreFailure::FingerprintTaken { fingerprint, owner },
-        failed => StoreFailure::Failed(failed.to_string()),
+        failed @ (UpdateError::Immutable { .. } | UpdateError::Store(_) | _) => {
+            StoreFailure::Failed(failed.to_string())
+        }
     }
 }
 
@@ -86,7 +88,7 @@ impl From<CreateError> for StoreFailure {
         match error {
             CreateError::Exists(name) => Self::Exists(name),
             CreateError::FingerprintTaken { fingerprint, owner } => Self::FingerprintTaken { fingerprint, owner },
-            failed => Self::Failed(failed.to_string()),
+            failed @ (CreateError::Store(_) | _) => Self::Failed(failed.to_string()),
         }
     }
 }
