@@ -16,8 +16,10 @@ use thiserror::Error;
 
 use crate::{
     config::{Config, Followed},
+    connection,
     credentials::{Credentials, TokenError},
     health::Prober,
+    kubernetes::Client,
     metrics::Metrics,
     serve::{Service, upstream::Upstream},
     tunnel::Tunnel,
@@ -46,6 +48,7 @@ pub struct App {
     upstream: Arc<Upstream>,
     credentials: Arc<Credentials>,
     keys: Source<KeyPair>,
+    connection: Option<(connection::Reader, connection::Reporter)>,
     followed: Vec<Followed>,
     metrics: Arc<Metrics>,
 }
@@ -86,17 +89,36 @@ impl App {
         let credentials = Arc::new(Credentials::new(config.token, Arc::clone(&metrics))?);
         let upstream = Arc::new(Upstream::new(config.upstream, Arc::clone(&credentials), Arc::clone(&metrics)));
         let connected = readiness.check("tunnel");
-        let (prober, health) =
-            Prober::new(Arc::clone(&upstream), readiness.check("kube-apiserver"), Arc::clone(&metrics));
+        let client = Client::new(Arc::clone(&upstream));
+        let (prober, health) = Prober::new(client.clone(), readiness.check("kube-apiserver"), Arc::clone(&metrics));
         let phases = shutdown.phases();
-        let service = Service::new(config.serve, Arc::clone(&upstream), phases.clone(), Arc::clone(&metrics));
+        let service = Service::new(
+            config.serve,
+            (Arc::clone(&upstream), client.readiness()),
+            phases.clone(),
+            Arc::clone(&metrics),
+        );
         let living = (tasks.clone(), phases.clone(), Arc::clone(&metrics));
         let keys = config.tunnel.identity.keys();
         let tunnel = Arc::new(Tunnel::new(config.tunnel, Arc::new(service), health, connected, living));
+        let connection = connection::follow(config.connection, &client, tunnel.standing(), &metrics);
         let admin = admin::Admin { registry, readiness, phases, tasks };
         let plan = Plan { notice: Duration::ZERO, go_away: GO_AWAY, drain: config.drain_grace, cancel: CANCEL };
         let followed = config.followed;
-        Ok(Self { listener, admin, shutdown, plan, tunnel, prober, upstream, credentials, keys, followed, metrics })
+        Ok(Self {
+            listener,
+            admin,
+            shutdown,
+            plan,
+            tunnel,
+            prober,
+            upstream,
+            credentials,
+            keys,
+            connection,
+            followed,
+            metrics,
+        })
     }
 
     /// Where probes and metrics are served.
@@ -124,7 +146,7 @@ impl App {
             });
         };
         if let Ok(address) = listener.local_addr() {
-            tracing::info!(admin = %address, server = self.tunnel.server(), version = env!("CARGO_PKG_VERSION"), "serving");
+            tracing::info!(admin = %address, server = self.tunnel.server().as_deref(), version = env!("CARGO_PKG_VERSION"), "serving");
         }
         tasks.spawn("admin", admin::serve(listener, self.admin));
         forever("expiry", Box::pin(watch_expiry(self.keys, self.metrics)));
@@ -134,6 +156,10 @@ impl App {
         forever("token-reload", Box::pin(self.credentials.watch()));
         forever("upstream-reap", Box::pin(self.upstream.reap()));
         forever("upstream-probe", Box::pin(self.prober.run()));
+        if let Some((reader, reporter)) = self.connection {
+            forever("connection-watch", Box::pin(reader.run()));
+            forever("connection-status", Box::pin(reporter.run()));
+        }
         for _session in 0..self.tunnel.sessions() {
             tasks.spawn("tunnel", Arc::clone(&self.tunnel).keep());
         }

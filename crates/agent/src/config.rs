@@ -20,12 +20,13 @@ use thiserror::Error;
 pub use acting::ActingFlags;
 pub use raw::RawConfig;
 
-use crate::{credentials::TokenSource, identity::Identity, serve, tunnel};
+use crate::{connection, credentials::TokenSource, identity::Identity, serve, tunnel};
 
 /// The configuration as meant: complete and checked.
 #[derive(Debug)]
 pub struct Config {
     pub(crate) tunnel: tunnel::Config,
+    pub(crate) connection: connection::Config,
     pub(crate) serve: serve::Config,
     pub(crate) upstream: serve::upstream::Config,
     pub(crate) token: TokenSource,

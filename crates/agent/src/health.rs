@@ -13,11 +13,9 @@ use serde::Deserialize;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    kubernetes::{CallError, Client, READY},
     metrics::Metrics,
-    serve::{
-        Chain, READY,
-        upstream::{ProbeError, Upstream},
-    },
+    serve::Chain,
 };
 
 /// Between two probes while all is well.
@@ -40,7 +38,7 @@ pub(crate) struct Health {
 
 /// Asks the kube-apiserver.
 pub(crate) struct Prober {
-    upstream: Arc<Upstream>,
+    client: Client,
     findings: watch::Sender<Health>,
     latch: Latch,
     metrics: Arc<Metrics>,
@@ -73,7 +71,7 @@ struct Metadata {
 
 impl Prober {
     /// Nothing is known until [`Prober::run`] has asked.
-    pub(crate) fn new(upstream: Arc<Upstream>, latch: Latch, metrics: Arc<Metrics>) -> (Self, watch::Receiver<Health>) {
+    pub(crate) fn new(client: Client, latch: Latch, metrics: Arc<Metrics>) -> (Self, watch::Receiver<Health>) {
         let unknown = AgentStatus {
             upstream_ok: false,
             upstream_reason: Some("not probed yet".to_owned()),
@@ -81,7 +79,7 @@ impl Prober {
             cluster_uid: None,
         };
         let (findings, watched) = watch::channel(Health { status: unknown, round: 0 });
-        (Self { upstream, findings, latch, metrics, version: None, cluster_uid: Uid::NotAsked }, watched)
+        (Self { client, findings, latch, metrics, version: None, cluster_uid: Uid::NotAsked }, watched)
     }
 
     /// Probes for ever. To be spawned by the caller.
@@ -93,7 +91,7 @@ impl Prober {
     }
 
     async fn round(&mut self) -> bool {
-        let ready = self.upstream.probe(READY).await;
+        let ready = self.client.probe(READY).await;
         if ready.is_ok() {
             self.learn().await;
         }
@@ -133,13 +131,13 @@ impl Prober {
     /// Version and uid, best effort: a cluster that hides them still serves.
     async fn learn(&mut self) {
         if self.version.as_ref().is_none_or(|(_, asked)| asked.elapsed() >= VERSION_AGE)
-            && let Some(Version { git_version }) = read(self.upstream.probe("/version").await)
+            && let Some(Version { git_version }) = read(self.client.probe("/version").await)
         {
             self.version = Some((git_version, Instant::now()));
         }
         if matches!(self.cluster_uid, Uid::NotAsked) {
-            let answer = self.upstream.probe("/api/v1/namespaces/kube-system").await;
-            let refused = matches!(answer, Err(ProbeError::Status(..)));
+            let answer = self.client.probe("/api/v1/namespaces/kube-system").await;
+            let refused = answer.as_ref().is_err_and(|error| error.code().is_some());
             match read::<Namespace>(answer) {
                 Some(namespace) => self.cluster_uid = Uid::Known(namespace.metadata.uid),
                 None if refused => self.cluster_uid = Uid::Refused,
@@ -149,6 +147,6 @@ impl Prober {
     }
 }
 
-fn read<T: for<'de> Deserialize<'de>>(answer: Result<Bytes, ProbeError>) -> Option<T> {
+fn read<T: for<'de> Deserialize<'de>>(answer: Result<Bytes, CallError>) -> Option<T> {
     serde_json::from_slice(&answer.ok()?).ok()
 }

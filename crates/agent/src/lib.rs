@@ -9,12 +9,15 @@
 
 mod app;
 mod config;
+mod connection;
 mod credentials;
 mod health;
 pub mod identity;
+mod kubernetes;
 mod metrics;
 mod serve;
 mod socket;
+mod standing;
 mod tunnel;
 
 pub use app::{App, BuildError, RunError};

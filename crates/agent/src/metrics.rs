@@ -2,14 +2,17 @@
 //!
 //! Labels come from small fixed sets only: no user, no path, no address.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use http::StatusCode;
 use moorline_process::{Registry, metrics::prometheus_client};
 use moorline_wire::Failure;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 
-use crate::serve::upstream::ConnectError;
+use crate::{serve::upstream::ConnectError, standing::Reason};
 
 type Labels = [(&'static str, &'static str); 1];
 
@@ -34,6 +37,10 @@ pub(crate) struct Metrics {
     round_trip: Histogram,
     certificate_expiry: Gauge,
     token_reloads: Family<Labels, Counter>,
+    connection_ok: Gauge,
+    conditions: Family<Labels, Counter>,
+    standing: Family<Labels, Gauge>,
+    stands: Mutex<Option<Reason>>,
 }
 
 impl Metrics {
@@ -96,6 +103,22 @@ impl Metrics {
                 "Times that the token file was read again, by result",
                 Family::default(),
             ),
+            connection_ok: registry.register(
+                "agent_connection_resource_ok",
+                "1 when the connection resource was read the last time, if one is followed",
+                Gauge::default(),
+            ),
+            conditions: registry.register(
+                "agent_condition_writes",
+                "Writes of the connection resource's condition, by result",
+                Family::default(),
+            ),
+            standing: registry.register(
+                "agent_standing",
+                "1 for the reason why the management cluster can be reached (Connected) or cannot",
+                Family::default(),
+            ),
+            stands: Mutex::default(),
         }
     }
 
@@ -149,6 +172,27 @@ impl Metrics {
 
     pub(crate) fn certificate_ends(&self, unix_seconds: i64) {
         self.certificate_expiry.set(unix_seconds);
+    }
+
+    pub(crate) fn connection_read(&self, ok: bool) {
+        self.connection_ok.set(i64::from(ok));
+    }
+
+    pub(crate) fn condition_written(&self, result: &'static str) {
+        self.conditions.get_or_create(&[("result", result)]).inc();
+    }
+
+    pub(crate) fn stands(&self, reason: Option<Reason>) {
+        let mut before = self.stands.lock().unwrap_or_else(PoisonError::into_inner);
+        if *before == reason {
+            return;
+        }
+        for (reason, value) in [(before.take(), 0), (reason, 1)] {
+            if let Some(reason) = reason {
+                self.standing.get_or_create(&[("reason", reason.as_str())]).set(value);
+            }
+        }
+        *before = reason;
     }
 
     pub(crate) fn token_reloaded(&self, result: &'static str) {

@@ -37,14 +37,11 @@ pub(crate) use respond::{AnswerBody, Chain};
 use upgrade::Splice;
 use upstream::{Answer, Upstream};
 
-use crate::metrics::Metrics;
+use crate::{kubernetes::Readiness, metrics::Metrics};
 
 /// How long a stream may wait for its next request. The server closes kept streams after 60 s, so that a request and
 /// this closing do not cross.
 pub(crate) const IDLE: Duration = Duration::from_secs(90);
-
-/// What the kube-apiserver is asked to find out whether it serves.
-pub(crate) const READY: &str = "/readyz";
 
 /// What the agent makes of the requests that come to it.
 #[derive(Debug)]
@@ -60,6 +57,7 @@ pub(crate) struct Config {
 #[derive(Debug)]
 pub(crate) struct Service {
     upstream: Arc<Upstream>,
+    readiness: Readiness,
     narrowing: Narrowing,
     slots: Arc<Semaphore>,
     phases: Phases,
@@ -83,9 +81,15 @@ struct Line {
 
 impl Service {
     /// Dials nothing yet.
-    pub(crate) fn new(config: Config, upstream: Arc<Upstream>, phases: Phases, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        (upstream, readiness): (Arc<Upstream>, Readiness),
+        phases: Phases,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             upstream,
+            readiness,
             narrowing: config.narrowing,
             slots: Arc::new(Semaphore::new(config.max_requests)),
             phases,
@@ -144,7 +148,7 @@ impl Service {
             Ok(running) => running,
             Err(refusal) => return refusal.into_response(),
         };
-        let asked = self.upstream.probe(READY).await;
+        let asked = self.readiness.ask().await;
         drop(running);
         respond::to_probe(asked.err().map(|error| Chain(&error).to_string()))
     }

@@ -43,6 +43,18 @@ pub(crate) struct Attempt {
     error: io::Error,
 }
 
+impl Attempt {
+    #[cfg(test)]
+    pub(crate) fn new(address: SocketAddr, error: io::Error) -> Self {
+        Self { address, error }
+    }
+
+    /// What went wrong there.
+    pub(crate) fn kind(&self) -> io::ErrorKind {
+        self.error.kind()
+    }
+}
+
 impl DialTcpError {
     /// A constant word for metrics.
     pub(crate) fn label(&self) -> &'static str {

@@ -5,16 +5,15 @@
 //! retired only when its successor serves.
 
 mod backoff;
+mod connected;
 mod control;
 mod dial;
 mod liveness;
 mod proxy;
+mod route;
 mod session;
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use moorline_mtls::{KeyPair, Roots};
 use moorline_mux::MemoryBudget;
@@ -27,10 +26,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use backoff::{Backoff, NETWORK, REFUSAL};
-pub(crate) use dial::Dialer;
-pub(crate) use proxy::authority;
-pub(crate) use proxy::{Proxy, ProxyVariables};
-use session::{EstablishError, Left, Session};
+use connected::Connected;
+pub(crate) use connected::{Outcome, Standing};
+pub(crate) use control::HelloError;
+pub(crate) use dial::DialError;
+pub(crate) use proxy::{ConnectError as ProxyError, Proxy, ProxyVariables, authority};
+pub(crate) use route::{Address, Route, Router, Routes, Trust};
+pub(crate) use session::EstablishError;
+use session::{Left, Session};
 
 use crate::{
     health::Health,
@@ -45,8 +48,8 @@ pub(crate) const MAX_SESSIONS: u8 = 4;
 /// How the server is reached and how often.
 #[derive(Debug)]
 pub(crate) struct Config {
-    /// The way to the server.
-    pub(crate) dialer: Dialer,
+    /// The way to the server, as it is now.
+    pub(crate) routes: Routes,
     /// The agent's certificate and the tunnel's authorities, as they are now.
     pub(crate) identity: Arc<Identity>,
     /// How many sessions to keep, 1 to [`MAX_SESSIONS`].
@@ -63,12 +66,6 @@ pub(crate) struct Tunnel {
     tasks: Tasks,
     phases: Phases,
     metrics: Arc<Metrics>,
-}
-
-/// How many sessions serve now, and the readiness check that follows from it.
-struct Connected {
-    latch: Latch,
-    sessions: Mutex<usize>,
 }
 
 /// The receive windows and buffers of all sessions together, in bytes. Bounds what slow readers of the kube-apiserver
@@ -110,7 +107,10 @@ impl Tunnel {
         latch: Latch,
         (tasks, phases, metrics): (Tasks, Phases, Arc<Metrics>),
     ) -> Self {
-        let connected = Connected { latch, sessions: Mutex::new(0) };
+        let connected = Connected::new(latch, Arc::clone(&metrics));
+        if config.routes.borrow().is_none() {
+            connected.waits_for_an_address();
+        }
         let memory = MemoryBudget::new(MEMORY);
         Self { config, service, health, connected, memory, tasks, phases, metrics }
     }
@@ -120,9 +120,14 @@ impl Tunnel {
         self.config.sessions
     }
 
-    /// The server as the operator wrote it.
-    pub(crate) fn server(&self) -> String {
-        self.config.dialer.target()
+    /// The server as it was written, if it is known yet.
+    pub(crate) fn server(&self) -> Option<String> {
+        self.config.routes.borrow().as_ref().map(|route| route.dialer.target())
+    }
+
+    /// How the agent stands with the server that it is to reach, as it changes.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.connected.standing()
     }
 
     /// Keeps one session until the process leaves.
@@ -130,38 +135,78 @@ impl Tunnel {
         let mut backoff = Backoff::new();
         let mut predecessor: Option<CancellationToken> = None;
         loop {
+            let Some(route) = self.while_serving(self.route()).await else { return };
             let files = self.config.files();
-            let Some(established) = self.while_serving(Session::establish(&self)).await else { return };
+            let attempt = async {
+                tokio::select! {
+                    established = Session::establish(&self, &route) => Some(established),
+                    () = self.moved(&route) => None,
+                }
+            };
+            let Some(established) = self.while_serving(attempt).await else { return };
             let wait = match established {
-                Ok(session) => {
+                // The address is another one already.
+                None => Duration::ZERO,
+                Some(Ok(session)) => {
                     if let Some(predecessor) = predecessor.take() {
                         predecessor.cancel();
                     }
                     let retire = CancellationToken::new();
-                    let left = self.serve(session, retire.clone()).await;
+                    let left = self.serve(session, &route, retire.clone()).await;
                     predecessor = Some(retire);
                     self.after_session(&left, &mut backoff)
                 }
-                Err(error) => self.after_failure(&error, &mut backoff),
+                Some(Err(error)) => self.after_failure(&route, &error, &mut backoff),
             };
-            if self.while_serving(self.config.wait(wait, &files)).await.is_none() {
-                return;
+            let rest = async {
+                tokio::select! {
+                    () = self.config.wait(wait, &files) => false,
+                    () = self.moved(&route) => true,
+                }
+            };
+            match self.while_serving(rest).await {
+                None => return,
+                // What went wrong at the other address says nothing about this one.
+                Some(true) => backoff = Backoff::new(),
+                Some(false) => {}
             }
         }
     }
 
+    /// The way to the server, once it is known.
+    async fn route(&self) -> Arc<Route> {
+        let mut routes = self.config.routes.clone();
+        let known = routes.wait_for(Option::is_some).await.ok().and_then(|route| route.clone());
+        let Some(route) = known else { return std::future::pending().await };
+        self.connected.heads_for(route.number, route.dialer.target());
+        route
+    }
+
+    /// Returns once another way than this is to be gone.
+    async fn moved(&self, from: &Route) {
+        let mut routes = self.config.routes.clone();
+        let newer = |route: &Option<Arc<Route>>| route.as_ref().is_some_and(|route| route.number > from.number);
+        if routes.wait_for(newer).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Lets a session run in its own task and waits until it needs a successor.
-    async fn serve(self: &Arc<Self>, session: Session, retire: CancellationToken) -> Left {
+    async fn serve(self: &Arc<Self>, session: Session, route: &Route, retire: CancellationToken) -> Left {
         let (leaving, left) = oneshot::channel();
         let tunnel = Arc::clone(self);
         self.tasks.spawn("session", async move { session.run(&tunnel, retire, leaving).await });
-        // The sender is dropped unused only if the session's task panicked.
-        left.await.unwrap_or(Left::Ended { age: Duration::ZERO, reason: None })
+        tokio::select! {
+            // The sender is dropped unused only if the session's task panicked.
+            left = left => left.unwrap_or(Left::Ended { age: Duration::ZERO, reason: None }),
+            () = self.moved(route) => Left::Moved,
+        }
     }
 
     fn after_session(&self, left: &Left, backoff: &mut Backoff) -> Duration {
         let random = &mut rand::rng();
         match left {
+            Left::Moved => Duration::ZERO,
             Left::GoingAway { age, after } => {
                 backoff.session_lived(*age);
                 match after {
@@ -177,22 +222,23 @@ impl Tunnel {
         }
     }
 
-    fn after_failure(&self, error: &EstablishError, backoff: &mut Backoff) -> Duration {
+    fn after_failure(&self, route: &Route, error: &EstablishError, backoff: &mut Backoff) -> Duration {
         let random = &mut rand::rng();
         let wait = match error.asked() {
             Some(asked) => backoff.asked(asked, random),
             None => backoff.next(if error.retryable() { NETWORK } else { REFUSAL }, random),
         };
         self.metrics.dialled(error.step());
-        let reason = Chain(error).to_string();
+        let outcome = Outcome { reason: error.into(), text: Chain(error).to_string(), remedy: error.remedy() };
         tracing::warn!(
-            server = self.config.dialer.target(),
+            server = route.dialer.target(),
             step = error.step(),
-            remedy = error.remedy(),
+            reason = %outcome.reason,
+            remedy = outcome.remedy,
             retry_in = ?wait,
-            "no session with the server: {reason}"
+            "no session with the server: {}", outcome.text
         );
-        self.connected.failed(reason);
+        self.connected.failed(route.number, outcome);
         wait
     }
 
@@ -201,37 +247,6 @@ impl Tunnel {
         tokio::select! {
             done = work => Some(done),
             () = self.phases.reached(Phase::GoAway) => None,
-        }
-    }
-}
-
-impl Connected {
-    /// A session serves, until the guard is dropped.
-    fn session(&self) -> Serving<'_> {
-        *self.locked() += 1;
-        self.latch.ready();
-        Serving(self)
-    }
-
-    fn failed(&self, reason: String) {
-        if *self.locked() == 0 {
-            self.latch.unready(reason);
-        }
-    }
-
-    fn locked(&self) -> std::sync::MutexGuard<'_, usize> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct Serving<'a>(&'a Connected);
-
-impl Drop for Serving<'_> {
-    fn drop(&mut self) {
-        let mut sessions = self.0.locked();
-        *sessions = sessions.saturating_sub(1);
-        if *sessions == 0 {
-            self.0.latch.unready("no session with the server");
         }
     }
 }

@@ -32,6 +32,7 @@ pub struct InvalidServerName(String);
 pub struct Connector {
     keys: Source<KeyPair>,
     roots: Source<Roots>,
+    also: Option<Roots>,
     alpn: &'static [u8],
 }
 
@@ -40,7 +41,14 @@ impl Connector {
     /// are asked anew for each handshake.
     #[must_use]
     pub fn new(keys: impl Into<Source<KeyPair>>, roots: impl Into<Source<Roots>>, alpn: &'static [u8]) -> Self {
-        Self { keys: keys.into(), roots: roots.into(), alpn }
+        Self { keys: keys.into(), roots: roots.into(), also: None, alpn }
+    }
+
+    /// Believes these authorities besides, whatever the source says: those of the operating system, for a server that
+    /// shows a certificate of theirs.
+    #[must_use]
+    pub fn believing_also(self, roots: Roots) -> Self {
+        Self { also: Some(roots), ..self }
     }
 
     /// Does the handshake within `limit`, and verifies that the server's certificate is for `server_name`.
@@ -58,7 +66,9 @@ impl Connector {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let config = config::tunnel_client(&self.keys.current(), &self.roots.current(), self.alpn)
+        let roots = self.roots.current();
+        let joined = self.also.as_ref().map(|also| roots.joined(also));
+        let config = config::tunnel_client(&self.keys.current(), joined.as_ref().unwrap_or(&roots), self.alpn)
             .map_err(|error| HandshakeError::Certificate(error.to_string()))?;
         let (mut stream, peer) = handshake(config, io, server_name, limit, &[self.alpn]).await?;
         if stream.alpn() != Some(self.alpn) {

@@ -72,6 +72,16 @@ impl Roots {
         Ok(Self { store: Arc::new(store), authorities: Arc::new([]), certificates: Arc::new([]) })
     }
 
+    /// Both bundles in one.
+    #[must_use]
+    pub fn joined(&self, other: &Self) -> Self {
+        let mut store = RootCertStore::clone(&self.store);
+        store.extend(other.store.roots.iter().cloned());
+        let authorities = self.authorities.iter().chain(other.authorities.iter()).cloned().collect();
+        let certificates = self.certificates.iter().chain(other.certificates.iter()).cloned().collect();
+        Self { store: Arc::new(store), authorities, certificates }
+    }
+
     /// What the authorities' certificates say; empty for [`Roots::system`].
     #[must_use]
     pub fn authorities(&self) -> &[CertificateInfo] {

@@ -15,6 +15,11 @@ pub struct RawConfig {
     #[arg(long, value_name = "HOST:PORT", env = "MOORLINE_MANAGEMENT_CLUSTER_ADDR")]
     pub management_cluster_addr: Option<String>,
 
+    /// ManagementClusterConnection of this cluster that says where the tunnel server is, and whose status says how the
+    /// agent stands with it. Followed while the agent runs; --management-cluster-addr counts until it has been read
+    #[arg(long, value_name = "NAME", env = "MOORLINE_MANAGEMENT_CLUSTER_CONNECTION")]
+    pub management_cluster_connection: Option<String>,
+
     /// Directory with management-cluster.crt, managed-cluster.crt and managed-cluster.key [default: /certs]
     #[arg(long, value_name = "DIR", env = "MOORLINE_CERT_DIR")]
     pub cert_dir: Option<PathBuf>,

@@ -7,24 +7,32 @@ use std::{
     time::Duration,
 };
 
-use moorline_mtls::{Connector, HttpsConnector, HttpsTrust, Reloading};
+use moorline_mtls::{Connector, HttpsConnector, HttpsTrust, Reloading, Roots};
 use moorline_wire::ALPN;
+use tokio::sync::watch;
 
 use super::{Config, ConfigError, Followed, Problems, RawConfig, Surroundings, narrowing, upstream};
 use crate::{
+    connection,
     identity::{self, Directory, Files, Home as _, HomeError, Identity},
+    kubernetes::{CONNECTIONS, Object},
     serve,
-    tunnel::{self, Dialer, Proxy, ProxyVariables},
+    tunnel::{self, Address, Proxy, ProxyVariables, Router, Trust},
 };
 
 const DEFAULT_CERT_DIR: &str = "/certs";
-const DEFAULT_TUNNEL_PORT: u16 = 9449;
 const DEFAULT_ADMIN: &str = ":9092";
 const DEFAULT_MAX_REQUESTS: usize = 1000;
 const DEFAULT_DRAIN_GRACE: Duration = Duration::from_secs(30);
 
 /// Above this a typing error is likelier than a wish, and file descriptors run out first.
 const MOST_REQUESTS: usize = 100_000;
+
+/// The number of the way that a flag names.
+const FIRST_ROUTE: u64 = 1;
+
+/// A host that no `NO_PROXY` names.
+const ANY_HOST: &str = "example.invalid";
 
 const NEW_FILES: &str = "register this cluster (moorline cluster add) and install the files that it gives";
 
@@ -34,62 +42,84 @@ pub(super) fn resolve(raw: &RawConfig, around: &Surroundings<'_>) -> Result<Conf
     let home = Directory::new(raw.cert_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CERT_DIR)));
     let loaded = home.load_blocking();
     let told = loaded.as_ref().ok().and_then(|files| files.address.clone());
+    let resource = connection(raw, &mut problems);
     let server = server(raw, told.as_deref(), &mut problems);
     let identity = certificates(home, loaded, around, &mut warnings, &mut problems);
     let mut followed = Vec::new();
-    let proxy =
-        server.as_ref().and_then(|(host, port)| proxy(raw, around, (host, *port), &mut followed, &mut problems));
+    let proxies = proxies(raw, around, (server.as_ref(), resource.is_some()), &mut followed, &mut problems);
     let sessions = sessions(raw, &mut problems);
     let upstream = upstream::resolve(raw, around, &mut followed, &mut warnings, &mut problems);
     let serve = serving(raw, &mut warnings, &mut problems);
     let admin_addr = admin(raw, &mut problems);
     let drain_grace =
         duration("--drain-grace", raw.drain_grace.as_deref(), &mut problems).unwrap_or(DEFAULT_DRAIN_GRACE);
-    if let (Some((host, port)), Some(identity), Some((upstream, token)), Some(admin_addr), true) =
-        (server, identity, upstream, admin_addr, problems.0.is_empty())
+    if let (Some(identity), Some((upstream, token)), Some(admin_addr), true) =
+        (identity, upstream, admin_addr, problems.0.is_empty())
     {
         let connector = Connector::new(identity.keys(), identity.roots(), ALPN);
-        let dialer = Dialer { host, port, proxy, connector };
-        let tunnel = tunnel::Config { dialer, identity: Arc::clone(&identity), sessions };
+        let public = public(&connector, resource.is_some());
+        let router = Router::new(connector, public, proxies.0, proxies.1);
+        let connection = way(router, server, resource, &mut problems)?;
+        let routes = connection.routes.subscribe();
+        let tunnel = tunnel::Config { routes, identity: Arc::clone(&identity), sessions };
         followed.push(Followed::Identity(identity));
-        return Ok(Config { tunnel, serve, upstream, token, followed, admin_addr, drain_grace, warnings });
+        return Ok(Config { tunnel, connection, serve, upstream, token, followed, admin_addr, drain_grace, warnings });
     }
     Err(ConfigError(problems.0))
 }
 
-/// As it was written, or else as it was told together with the certificate.
-fn server(raw: &RawConfig, told: Option<&str>, problems: &mut Problems) -> Option<(String, u16)> {
+/// The name of the connection resource.
+fn connection(raw: &RawConfig, problems: &mut Problems) -> Option<Object> {
+    let name = raw.management_cluster_connection.as_deref().map(str::trim).filter(|name| !name.is_empty())?;
+    let name = name.parse().map_err(|error| {
+        let remedy = "give the name of a ManagementClusterConnection, such as default";
+        problems.add("--management-cluster-connection", format!("{error}"), remedy);
+    });
+    Some(Object::of_cluster(CONNECTIONS, name.ok()?))
+}
+
+/// As it was written, or else as it was told together with the certificate. A resource may say it later.
+fn server(raw: &RawConfig, told: Option<&str>, problems: &mut Problems) -> Option<Address> {
     const FIELD: &str = "--management-cluster-addr";
     let written = raw.management_cluster_addr.as_deref().map(str::trim).filter(|text| !text.is_empty());
     let Some(text) = written.or(told) else {
-        problems.add(FIELD, "is missing", "name the tunnel server, such as hub.example.com:9449");
+        if raw.management_cluster_connection.is_none() {
+            let remedy = "name the tunnel server, such as hub.example.com:9449, or the resource that does \
+                          (--management-cluster-connection)";
+            problems.add(FIELD, "is missing", remedy);
+        }
         return None;
     };
-    let parsed = host_and_port(text, DEFAULT_TUNNEL_PORT);
-    if parsed.is_none() {
-        problems.add(
-            FIELD,
-            format!("{text:?} is no address"),
-            "write HOST or HOST:PORT without a scheme, and an IPv6 address in brackets",
-        );
-    }
-    parsed
+    let parsed = text.parse::<Address>().map_err(|error| {
+        let remedy = "write HOST or HOST:PORT without a scheme, and an IPv6 address in brackets";
+        problems.add(FIELD, error.to_string(), remedy);
+    });
+    parsed.ok()
 }
 
-/// Splits `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
-fn host_and_port(text: &str, default_port: u16) -> Option<(String, u16)> {
-    let authority: http::uri::Authority = text.parse().ok()?;
-    if authority.as_str().contains('@') || (text.matches(':').count() > 1 && !text.starts_with('[')) {
-        return None;
+/// The connector that believes the operating system's authorities as well, where it may be asked for.
+fn public(connector: &Connector, wanted: bool) -> Result<Connector, String> {
+    if !wanted {
+        return Err("no resource asks for them".to_owned());
     }
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let after = authority.as_str().strip_prefix(authority.host())?;
-    let port = match after.strip_prefix(':') {
-        None => default_port,
-        Some(port) => port.parse().ok().filter(|port| *port != 0)?,
-    };
-    moorline_mtls::client::check_server_name(host).ok()?;
-    Some((host.to_owned(), port))
+    let system = Roots::system().map_err(|error| error.to_string())?;
+    Ok(connector.clone().believing_also(system))
+}
+
+/// The first way, if a flag names it, and who says the next.
+fn way(
+    router: Router,
+    server: Option<Address>,
+    resource: Option<Object>,
+    problems: &mut Problems,
+) -> Result<connection::Config, ConfigError> {
+    let first = server.map(|address| router.route(FIRST_ROUTE, address, Trust::Moorline));
+    let first = first.transpose().map_err(|error| {
+        problems.add("--management-cluster-addr", error.to_string(), "correct it");
+        ConfigError(std::mem::take(&mut problems.0))
+    })?;
+    let routes = watch::Sender::new(first.map(Arc::new));
+    Ok(connection::Config { routes, router, resource })
 }
 
 fn certificates(
@@ -139,13 +169,14 @@ fn certificates(
     Some(identity)
 }
 
-fn proxy(
+/// The proxy variables, and what verifies a proxy that is spoken to over TLS, where there may be one in the way.
+fn proxies(
     raw: &RawConfig,
     around: &Surroundings<'_>,
-    (host, port): (&str, u16),
+    (server, told_later): (Option<&Address>, bool),
     followed: &mut Vec<Followed>,
     problems: &mut Problems,
-) -> Option<(Proxy, Option<HttpsConnector>)> {
+) -> (ProxyVariables, Option<HttpsConnector>) {
     let first = |names: &[&str]| {
         let mut set = names.iter().filter_map(|name| (around.variable)(name));
         set.find(|value| !value.trim().is_empty()).unwrap_or_default()
@@ -154,18 +185,20 @@ fn proxy(
         proxy: first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]),
         no_proxy: first(&["NO_PROXY", "no_proxy"]),
     };
-    let chosen = match Proxy::choose(&variables, host, port) {
-        Ok(chosen) => chosen?,
+    let chosen = match server {
+        Some(Address { host, port }) if !told_later => Proxy::choose(&variables, host, *port),
+        // Any address may come: the proxy counts, whatever is exempted.
+        _unknown => Proxy::choose(&ProxyVariables { no_proxy: String::new(), ..variables.clone() }, ANY_HOST, 443),
+    };
+    let tls = match chosen {
+        Ok(chosen) => chosen.is_some_and(|proxy| proxy.tls),
         Err(error) => {
             problems.add("HTTPS_PROXY", error.to_string(), "correct it, or exempt the server by NO_PROXY");
-            return None;
+            false
         }
     };
-    if !chosen.tls {
-        return Some((chosen, None));
-    }
-    let trust = trust("--proxy-ca-file", raw.proxy_ca_file.as_deref(), followed, problems)?;
-    Some((chosen, Some(HttpsConnector::new(trust, None, &[b"http/1.1"]))))
+    let trust = if tls { trust("--proxy-ca-file", raw.proxy_ca_file.as_deref(), followed, problems) } else { None };
+    (variables, trust.map(|trust| HttpsConnector::new(trust, None, &[b"http/1.1"])))
 }
 
 /// The authorities in a file, which is followed, or else those of the operating system.

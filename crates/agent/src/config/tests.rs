@@ -75,17 +75,23 @@ impl Bench {
     }
 }
 
+fn route(config: &Config) -> std::sync::Arc<crate::tunnel::Route> {
+    config.tunnel.routes.borrow().clone().unwrap()
+}
+
 #[test]
 fn defaults_are_what_the_help_says() {
     let bench = Bench::new();
     let config = bench.resolve(&bench.raw()).unwrap();
-    assert_eq!((config.tunnel.dialer.host.as_str(), config.tunnel.dialer.port), ("hub.example.com", 9449));
+    let route = route(&config);
+    assert_eq!((route.dialer.host.as_str(), route.dialer.port), ("hub.example.com", 9449));
+    assert_eq!(route.dialer.server_name, "moorline-tunnel");
     assert_eq!(config.tunnel.sessions, 1);
     assert_eq!(config.drain_grace, Duration::from_secs(30));
     assert_eq!(config.upstream.response_timeout, Duration::from_secs(120));
     assert_eq!(config.serve.max_requests, 1000);
     assert_eq!(config.serve.narrowing, moorline_impersonation::Narrowing::default());
-    assert!(config.tunnel.dialer.proxy.is_none());
+    assert!(route.dialer.proxy.is_none());
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     let admin = RawConfig { admin_addr: None, ..bench.raw() };
     assert_eq!(bench.resolve(&admin).unwrap().admin_addr.to_string(), "0.0.0.0:9092");
@@ -150,8 +156,8 @@ fn addresses_of_the_server() {
         ("hub name", None),
     ] {
         let raw = RawConfig { management_cluster_addr: Some(text.to_owned()), ..bench.raw() };
-        let dialer = bench.resolve(&raw).map(|config| config.tunnel.dialer);
-        let found = dialer.as_ref().ok().map(|dialer| (dialer.host.as_str(), dialer.port));
+        let address = bench.resolve(&raw).map(|config| route(&config).address.clone());
+        let found = address.as_ref().ok().map(|address| (address.host.as_str(), address.port));
         assert_eq!(found, wanted, "{text}");
     }
 }
@@ -225,10 +231,10 @@ fn the_proxy_comes_from_the_environment() {
     let mut bench = Bench::new();
     bench.variables.insert("https_proxy", "http://user:s3cret@proxy:3128".to_owned());
     let config = bench.resolve(&bench.raw()).unwrap();
-    assert_eq!(config.tunnel.dialer.proxy.as_ref().unwrap().0.to_string(), "http://proxy:3128");
+    assert_eq!(route(&config).dialer.proxy.as_ref().unwrap().0.to_string(), "http://proxy:3128");
     assert!(!format!("{config:?}").contains("s3cret"));
     bench.variables.insert("NO_PROXY", "example.com".to_owned());
-    assert!(bench.resolve(&bench.raw()).unwrap().tunnel.dialer.proxy.is_none());
+    assert!(route(&bench.resolve(&bench.raw()).unwrap()).dialer.proxy.is_none());
     bench.variables.insert("HTTPS_PROXY", "socks5://user:s3cret@proxy".to_owned());
     let problems = bench.problems(&bench.raw());
     assert!(problems[0].to_string().contains("SOCKS") && !problems[0].to_string().contains("s3cret"), "{problems:?}");

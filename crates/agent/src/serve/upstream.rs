@@ -1,7 +1,7 @@
 //! The way to the managed cluster's kube-apiserver, and to nothing else: the agent dials no other address.
 //!
-//! Called by `serve` with requests that were impersonated, and by `health` for its own probes. HTTP/1.1 over kept
-//! connections. A connection has no task of its own: whoever waits for its answer drives it, which saves a hand-over
+//! Called by `serve` with requests that were impersonated, and by `kubernetes` with calls of the agent's own; each is a
+//! type that only its own module can make. HTTP/1.1 over kept connections. A connection has no task of its own: whoever waits for its answer drives it, which saves a hand-over
 //! between tasks for each request, and makes hanging up immediate, since dropping the answer drops the connection.
 //!
 //! A request is sent once. Only when a kept connection turned out closed before a byte of the request was written is it
@@ -13,30 +13,22 @@ mod pool;
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    HeaderMap, HeaderValue, Request, Response, StatusCode,
     header::{self, MaxSizeReached},
 };
-use http_body_util::{BodyExt as _, Limited};
 use hyper::upgrade::Upgraded;
 use moorline_wire::Failure;
 use thiserror::Error;
 use tokio::time::Instant;
 
 use super::impersonate::Impersonated;
-use crate::{credentials::Credentials, metrics::Metrics};
+use crate::{credentials::Credentials, kubernetes::Call, metrics::Metrics};
 
 pub(crate) use body::{RequestBody, ResponseBody};
 pub(crate) use connect::{ConnectError, Io};
 pub(crate) use connect::{Target, Tls};
 use pool::{Connection, Pool};
-
-/// The largest answer to one of the agent's own probes, in bytes.
-const MAX_PROBE_ANSWER: usize = 64 * 1024;
-
-/// How long one of the agent's own probes may take, its answer read.
-pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How the kube-apiserver is reached.
 #[derive(Debug)]
@@ -85,22 +77,12 @@ pub(crate) enum UpstreamError {
     /// The request has as many headers as can be, and lacks some that it needs.
     #[error("the request has too many headers")]
     TooManyHeaders,
+    /// It switched protocols where nobody asked it to.
+    #[error("the kube-apiserver switched protocols unasked")]
+    UnaskedSwitch,
     /// The connection broke, or the answer is not HTTP.
     #[error("the connection to the kube-apiserver broke before it answered")]
     Broken(#[source] hyper::Error),
-}
-
-/// Why a probe of the agent's own failed. Shown to operators on both sides.
-#[derive(Debug, Error)]
-pub(crate) enum ProbeError {
-    #[error(transparent)]
-    Upstream(#[from] UpstreamError),
-    #[error("the kube-apiserver answered {0} to {1}")]
-    Status(StatusCode, &'static str),
-    #[error("no full answer to {1} within {0:?}")]
-    Timeout(Duration, &'static str),
-    #[error("the answer to {0} broke off or is too large")]
-    Body(&'static str),
 }
 
 impl UpstreamError {
@@ -111,7 +93,7 @@ impl UpstreamError {
             Self::ResponseTimeout(_) => Failure::UpstreamTimeout,
             Self::Credential => Failure::UpstreamCredential,
             Self::TooManyHeaders => Failure::HeadTooLarge,
-            Self::Broken(_) => Failure::UpstreamBroken,
+            Self::Broken(_) | Self::UnaskedSwitch => Failure::UpstreamBroken,
         }
     }
 }
@@ -155,29 +137,17 @@ impl Upstream {
         Ok(())
     }
 
-    /// A `GET` in the agent's own name, for the probes. The path is one of ours, never one of a user.
-    pub(crate) async fn probe(&self, path: &'static str) -> Result<Bytes, ProbeError> {
-        let asking = async {
-            let mut request = Request::new(RequestBody::empty());
-            *request.method_mut() = Method::GET;
-            *request.uri_mut() = Uri::from_static(path);
-            self.address(request.headers_mut()).map_err(|_full| UpstreamError::TooManyHeaders)?;
-            let Answer::Response(response) = self.send(request, None).await? else {
-                return Err(ProbeError::Status(StatusCode::SWITCHING_PROTOCOLS, path));
-            };
-            if response.status() == StatusCode::UNAUTHORIZED {
-                self.credentials.rejected();
-            }
-            if !response.status().is_success() {
-                return Err(ProbeError::Status(response.status(), path));
-            }
-            let body = Limited::new(response.into_body(), MAX_PROBE_ANSWER);
-            body.collect().await.map(http_body_util::Collected::to_bytes).map_err(|_broken| ProbeError::Body(path))
+    /// Sends a request of the agent's own, as the agent itself. The caller sets the deadline.
+    pub(crate) async fn call(&self, call: Call) -> Result<Response<ResponseBody>, UpstreamError> {
+        let mut request = call.into_request();
+        self.address(request.headers_mut()).map_err(|_full| UpstreamError::TooManyHeaders)?;
+        let Answer::Response(response) = self.send(request, None).await? else {
+            return Err(UpstreamError::UnaskedSwitch);
         };
-        match tokio::time::timeout(PROBE_TIMEOUT, asking).await {
-            Ok(answer) => answer,
-            Err(_elapsed) => Err(ProbeError::Timeout(PROBE_TIMEOUT, path)),
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.credentials.rejected();
         }
+        Ok(response)
     }
 
     /// Closes kept connections that were idle for too long, for ever. To be spawned by the caller.
@@ -295,7 +265,7 @@ mod tests {
         let token = TokenSource::Fixed(HeaderValue::from_static("Bearer t"));
         let credentials = Arc::new(Credentials::new(token, Arc::clone(&metrics)).unwrap());
         let target = Target { host: "127.0.0.1".to_owned(), port: 1, tls: None };
-        let upstream = Upstream::new(Config { target, response_timeout: PROBE_TIMEOUT }, credentials, metrics);
+        let upstream = Upstream::new(Config { target, response_timeout: Duration::from_secs(5) }, credentials, metrics);
         let mut headers = HeaderMap::new();
         upstream.address(&mut headers).unwrap();
         assert_eq!(headers.len(), 2);

@@ -42,6 +42,8 @@ pub(crate) struct Dialer {
     pub(crate) proxy: Option<(Proxy, Option<HttpsConnector>)>,
     /// The agent's certificate and the tunnel's authority.
     pub(crate) connector: Connector,
+    /// The name that the server's certificate must carry.
+    pub(crate) server_name: String,
 }
 
 /// The step at which a dial failed, and why.
@@ -63,7 +65,7 @@ pub(crate) enum DialError {
 
 impl Dialer {
     /// The server as the operator wrote it.
-    pub(super) fn target(&self) -> String {
+    pub(crate) fn target(&self) -> String {
         authority(&self.host, self.port)
     }
 
@@ -73,7 +75,7 @@ impl Dialer {
             None => Leg::Left(self.direct().await?),
             Some((proxy, connector)) => self.through(proxy, connector.as_ref()).await?,
         };
-        match self.connector.connect(leg, SERVER_NAME, TLS_TIMEOUT).await {
+        match self.connector.connect(leg, &self.server_name, TLS_TIMEOUT).await {
             Ok((io, _server)) => Ok(io),
             Err(error) => Err(DialError::Tls(self.target(), error)),
         }

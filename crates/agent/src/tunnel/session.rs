@@ -26,10 +26,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Tunnel,
+    connected::Outcome,
     control::{Control, ControlEnd, HelloError, Surroundings},
     dial::{DialError, tls_remedy},
+    route::Route,
 };
-use crate::serve;
+use crate::{serve, standing::Reason};
 
 /// Streams that the agent itself opens: the control stream, with room for later ones.
 const OWN_STREAMS: usize = 8;
@@ -48,11 +50,15 @@ pub(super) struct Session {
     control: Control,
     welcome: Welcome,
     id: SessionId,
+    /// The number of the way that it was dialled by.
+    route: u64,
 }
 
 /// Why a session needs a successor.
 #[derive(Debug)]
 pub(super) enum Left {
+    /// It still serves, but another way is to be gone.
+    Moved,
     /// It still serves, but the server sends it away, and may have said when to come back.
     GoingAway { age: Duration, after: Option<Duration> },
     /// It is gone; the reason is the server's last word, if it gave one.
@@ -82,9 +88,9 @@ enum Event {
 
 impl Session {
     /// Dials and says hello.
-    pub(super) async fn establish(tunnel: &Tunnel) -> Result<Self, EstablishError> {
-        let target = tunnel.config.dialer.target();
-        let io = tunnel.config.dialer.dial().await?;
+    pub(super) async fn establish(tunnel: &Tunnel, route: &Route) -> Result<Self, EstablishError> {
+        let target = route.dialer.target();
+        let io = route.dialer.dial().await?;
         let refusal = Arc::new(OnceLock::new());
         let io = Explained { io, refusal: Arc::clone(&refusal) };
         let config = moorline_mux::Config::new(Role::Client)
@@ -99,7 +105,7 @@ impl Session {
             Control::establish(stream, hello).await.map_err(|error| EstablishError::Hello(target.clone(), error))
         };
         match established.await {
-            Ok((control, welcome)) => Ok(Self { handle, incoming, control, welcome, id }),
+            Ok((control, welcome)) => Ok(Self { handle, incoming, control, welcome, id, route: route.number }),
             Err(error) => {
                 handle.close(moorline_mux::CloseReason::Local("no session"));
                 Err(match refusal.get() {
@@ -112,9 +118,9 @@ impl Session {
 
     /// Serves until the session ends. `retire` says that a successor serves; `leaving` is told as soon as one is needed.
     pub(super) async fn run(self, tunnel: &Arc<Tunnel>, retire: CancellationToken, leaving: oneshot::Sender<Left>) {
-        let Self { handle, mut incoming, mut control, welcome, id } = self;
+        let Self { handle, mut incoming, mut control, welcome, id, route } = self;
         let began = Instant::now();
-        let _counted = (tunnel.metrics.session(), tunnel.connected.session());
+        let (_counted, serving) = (tunnel.metrics.session(), tunnel.connected.session(route));
         tunnel.metrics.dialled("ok");
         tracing::info!(session = %id, cluster = %welcome.cluster, server_version = %welcome.server_version.escape_debug(),
             heartbeat_ms = welcome.heartbeat_interval_ms, "session established");
@@ -140,6 +146,7 @@ impl Session {
         let why = conclude(event, &handle, control, &streams).await;
         tunnel.metrics.session_ended(why.label);
         tracing::info!(session = %id, age = ?began.elapsed(), reason = why.text, "session ended");
+        serving.ended(farewell.outcome(&why));
         farewell.ended();
     }
 }
@@ -187,16 +194,19 @@ impl Streams {
 
 struct Why {
     label: &'static str,
+    reason: Reason,
     text: String,
 }
 
 /// Ends whatever is left, in order where there is somebody to be orderly with.
 async fn conclude(event: Event, handle: &Handle, control: Control, streams: &Streams) -> Why {
     let why = match &event {
-        Event::Control(end) => Why { label: end.label(), text: serve::Chain(end).to_string() },
-        Event::Mux(reason) => Why { label: reason.label(), text: reason.to_string() },
-        Event::Drained => Why { label: "drained", text: "its requests have finished".to_owned() },
-        Event::Cut => Why { label: "shutdown", text: "the agent shuts down".to_owned() },
+        Event::Control(end) => Why { label: end.label(), reason: end.reason(), text: serve::Chain(end).to_string() },
+        Event::Mux(reason) => Why { label: reason.label(), reason: Reason::SessionLost, text: reason.to_string() },
+        Event::Drained => {
+            Why { label: "drained", reason: Reason::Stopped, text: "its requests have finished".to_owned() }
+        }
+        Event::Cut => Why { label: "shutdown", reason: Reason::Stopped, text: "the agent shuts down".to_owned() },
     };
     if matches!(event, Event::Drained | Event::Cut) {
         streams.cut.cancel();
@@ -232,6 +242,22 @@ impl Farewell {
         }
     }
 
+    /// Why there is no session any more: the server's last word, where it gave one.
+    fn outcome(&self, why: &Why) -> Outcome {
+        match self.last_word.get() {
+            Some(word) => Outcome {
+                reason: word.into(),
+                text: format!("the server ended the session: {word}"),
+                remedy: refusal_remedy(word),
+            },
+            None => Outcome {
+                reason: why.reason,
+                text: format!("the session ended: {}", why.text),
+                remedy: "nothing to do here; the agent dials again",
+            },
+        }
+    }
+
     fn ended(self) {
         let left = Left::ended(self.began.elapsed(), self.last_word.get().cloned());
         self.tell(left);
@@ -246,6 +272,14 @@ impl Farewell {
 }
 
 impl ControlEnd {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Missed(_) => Reason::HeartbeatMissed,
+            Self::Closed | Self::Broken(_) => Reason::SessionLost,
+            Self::Protocol(_) => Reason::ProtocolError,
+        }
+    }
+
     fn label(&self) -> &'static str {
         match self {
             Self::Missed(_) => "heartbeat-missed",

@@ -62,6 +62,12 @@ impl Hub {
         hub
     }
 
+    /// Another server of the same installation, at an address of its own.
+    pub(crate) async fn twin(&self) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self { listener, acceptor: self.acceptor.clone(), files: tempfile::tempdir().unwrap() }
+    }
+
     /// Writes the agent's files, its certificate from this authority.
     pub(crate) fn install(&self, authority: &Authority) {
         let uid = ClusterUid::from_bytes([1; 16]);

@@ -2,7 +2,9 @@
 //! real sockets on loopback in between.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
+mod api;
 mod bench;
+mod connection;
 mod hub;
 mod program;
 mod serving;

@@ -20,11 +20,22 @@ use hyper::body::Incoming;
 use super::pool::{Connection, Pool};
 
 /// The body of a request, from the tunnel to the kube-apiserver. Trailers are left out: Kubernetes uses none in
-/// requests, and they would be header fields that no check has seen.
+/// requests, and they would be header fields that no check has seen. Or a body of the agent's own, whole.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    incoming: Option<Incoming>,
+    supply: Supply,
     upload: Upload,
+}
+
+/// Where the body of a request comes from.
+#[derive(Debug)]
+enum Supply {
+    /// There is none, or no more.
+    Nothing,
+    /// The tunnel.
+    Tunnel(Incoming),
+    /// The agent itself.
+    Own(Bytes),
 }
 
 /// How far a request's body has come.
@@ -42,7 +53,12 @@ impl RequestBody {
     /// No body.
     #[must_use]
     pub(crate) const fn empty() -> Self {
-        Self { incoming: None, upload: Upload(None) }
+        Self { supply: Supply::Nothing, upload: Upload(None) }
+    }
+
+    /// A body of the agent's own.
+    pub(crate) fn own(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::empty() } else { Self { supply: Supply::Own(bytes), upload: Upload(None) } }
     }
 
     pub(super) fn upload(&self) -> Upload {
@@ -55,7 +71,7 @@ impl From<Incoming> for RequestBody {
         if incoming.is_end_stream() {
             return Self::empty();
         }
-        Self { incoming: Some(incoming), upload: Upload(Some(Arc::default())) }
+        Self { supply: Supply::Tunnel(incoming), upload: Upload(Some(Arc::default())) }
     }
 }
 
@@ -64,7 +80,16 @@ impl Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self { incoming: Some(incoming), upload } = &mut *self else { return Poll::Ready(None) };
+        let Self { supply, upload } = &mut *self;
+        let incoming = match supply {
+            Supply::Nothing => return Poll::Ready(None),
+            Supply::Tunnel(incoming) => incoming,
+            Supply::Own(bytes) => {
+                let bytes = mem::take(bytes);
+                *supply = Supply::Nothing;
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+        };
         loop {
             match std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                 Some(Ok(frame)) => {
@@ -81,11 +106,19 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        match &self.supply {
+            Supply::Nothing => true,
+            Supply::Tunnel(incoming) => incoming.is_end_stream(),
+            Supply::Own(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        match &self.supply {
+            Supply::Nothing => SizeHint::with_exact(0),
+            Supply::Tunnel(incoming) => incoming.size_hint(),
+            Supply::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+        }
     }
 }
 
