@@ -173,6 +173,12 @@ async fn kubectl_makes_a_cluster_shows_it_and_takes_it_away() {
     assert_eq!(shown["status"]["sessions"], 1);
     assert!(shown["status"]["certificateExpiry"].is_string(), "{shown}");
 
+    let told = async || {
+        let events = management.kubectl.ok(&["describe", "mcl/east"]).await;
+        (events.contains("Normal") && events.contains("Connected")).then_some(())
+    };
+    eventually(DEADLINE, told).await.unwrap();
+
     // Nothing changes, so nothing is written: the server's own writes lead to no others.
     let version = shown["metadata"]["resourceVersion"].clone();
     let written = async || (management.object("east").await["metadata"]["resourceVersion"] != version).then_some(());

@@ -7,6 +7,7 @@
 pub(crate) mod brought;
 pub(crate) mod follow;
 mod known;
+pub(crate) mod notices;
 pub(crate) mod observe;
 pub(crate) mod store;
 
@@ -192,6 +193,11 @@ impl Clusters {
     /// The clusters that are objects of a Kubernetes store, with the objects' own uids.
     pub(crate) fn objects(&self) -> Vec<(ClusterName, String)> {
         self.shared.known().uids()
+    }
+
+    /// The uid of the object of a cluster, where there is one.
+    pub(crate) fn object(&self, name: &ClusterName) -> Option<String> {
+        self.shared.known().uid(name)
     }
 
     /// What of a cluster's object counts for nothing, for people.

@@ -135,6 +135,11 @@ impl Registry {
         self.events.emit(&cluster, Happening::Registered);
     }
 
+    /// Takes a cluster in that was registered before this server began to look: that is no news.
+    pub(crate) fn restore(&self, record: ClusterRecord) {
+        self.write().add(record);
+    }
+
     /// The store says something new of a cluster. Its sessions go on, save those whose certificate no longer stands for
     /// it. One that is not here any more stays away.
     pub(crate) fn update(&self, record: &ClusterRecord) {

@@ -37,7 +37,7 @@ async fn enrolled_clusters_go_on_while_the_kube_apiserver_is_away() {
 }
 
 #[tokio::test]
-async fn a_server_that_starts_anew_knows_what_happened_meanwhile() {
+async fn f39_a_server_that_starts_anew_knows_what_happened_meanwhile() {
     let Some(management) = Management::start("restart").await else { return };
     let _logs = Logs::capture();
     let upstream = Upstream::start().await.unwrap();

@@ -39,11 +39,13 @@ impl ClusterObjects {
 }
 
 fn event(name: &ClusterName, uid: &str, notice: &Notice) -> Event {
+    let now = jiff::Timestamp::now();
     let mut note = notice.note.clone();
     note.truncate(note.floor_char_boundary(MAX_NOTE));
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{name}.")),
+            // As client-go names them.
+            name: Some(format!("{name}.{:x}", now.as_nanosecond())),
             namespace: Some(NAMESPACE.to_owned()),
             ..ObjectMeta::default()
         },
@@ -51,7 +53,7 @@ fn event(name: &ClusterName, uid: &str, notice: &Notice) -> Event {
         reason: Some(notice.reason.clone()),
         note: Some(note),
         type_: Some(if notice.warning { "Warning" } else { "Normal" }.to_owned()),
-        event_time: Some(MicroTime(jiff::Timestamp::now())),
+        event_time: Some(MicroTime(now)),
         regarding: Some(ObjectReference {
             api_version: Some(ManagedCluster::api_version(&()).into_owned()),
             kind: Some(ManagedCluster::kind(&()).into_owned()),

@@ -69,16 +69,18 @@ impl Background {
 pub(super) fn follow(state: &Arc<State>, objects: ClusterObjects) -> impl Future<Output = bool> + use<> {
     let (complete, mut told) = watch::channel(false);
     let (shared, phases) = (Arc::clone(state), state.phases.clone());
+    let feed = state.events.feed();
     state.tasks.spawn("clusters", async move {
         let shown = Shown::default();
         let following = async {
             tokio::join!(
                 clusters::follow::follow(&shared.clusters, objects.clone(), complete, shown.clone()),
                 clusters::observe::observe(Arc::clone(&shared), objects.clone(), shown.clone()),
+                clusters::notices::tell(Arc::clone(&shared), objects.clone(), feed),
             )
         };
         tokio::select! {
-            ((), ()) = following => {}
+            ((), (), ()) = following => {}
             () = phases.cancelled() => {}
         }
     });

@@ -32,8 +32,11 @@ pub(crate) async fn follow(clusters: &Clusters, objects: ClusterObjects, complet
         match change {
             Change::Broken(_) => {}
             Change::Listing => shared.known().listing(),
-            Change::Found(seen) => shared.take_in(seen, Some(&shown)),
-            Change::Applied(seen) => shared.take_in(seen, None),
+            Change::Found(seen) => {
+                let first = !*complete.borrow();
+                shared.take_in(seen, Some(&shown), first);
+            }
+            Change::Applied(seen) => shared.take_in(seen, None, false),
             Change::Deleted { name, uid } => shared.let_go(&name, &uid),
             Change::Listed => {
                 let gone = shared.known().listed();
@@ -49,7 +52,8 @@ pub(crate) async fn follow(clusters: &Clusters, objects: ClusterObjects, complet
 }
 
 impl Shared {
-    fn take_in(&self, seen: Seen, shown: Option<&Shown>) {
+    /// `first` says that it was there before this server.
+    fn take_in(&self, seen: Seen, shown: Option<&Shown>, first: bool) {
         match seen {
             Seen::Cluster(object) => {
                 let ClusterObject { record, identified, observed, problems } = *object;
@@ -59,7 +63,7 @@ impl Shared {
                 if let Some(shown) = shown {
                     shown.listed(&record.name, &identified.uid, observed);
                 }
-                self.apply(&record, problems);
+                self.apply(&record, problems, first);
             }
             Seen::Unusable { name, why } => {
                 tracing::warn!(name, why, "an object is no cluster");
@@ -72,7 +76,7 @@ impl Shared {
     }
 
     /// Makes the registry say what an object says.
-    fn apply(&self, record: &ClusterRecord, mut problems: Vec<String>) {
+    fn apply(&self, record: &ClusterRecord, mut problems: Vec<String>, first: bool) {
         if let Err(why) = brought::certificate(record) {
             problems.push(why);
         }
@@ -100,9 +104,13 @@ impl Shared {
             if known.is_some() {
                 self.remove(name, "another cluster has its name now");
             }
-            self.registry.insert(effective);
+            if first {
+                self.registry.restore(effective);
+            } else {
+                self.registry.insert(effective);
+                tracing::info!(cluster = %name, "cluster found in the management cluster");
+            }
             self.count.inc();
-            tracing::info!(cluster = %name, "cluster found in the management cluster");
         }
         self.problems_of(name, problems);
     }

@@ -95,6 +95,11 @@ impl Known {
     pub(crate) fn uids(&self) -> Vec<(ClusterName, String)> {
         self.objects.iter().map(|(name, known)| (name.clone(), known.version.object.clone())).collect()
     }
+
+    /// The object of a cluster.
+    pub(crate) fn uid(&self, name: &ClusterName) -> Option<String> {
+        self.objects.get(name).map(|known| known.version.object.clone())
+    }
 }
 
 #[cfg(test)]
