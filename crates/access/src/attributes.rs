@@ -33,6 +33,13 @@ pub enum Action<'a> {
         /// The cluster; none for all of them.
         name: Option<&'a ClusterName>,
     },
+    /// Manage the join tokens of clusters: a verb on `managedclusters/token`, as Kubernetes has `serviceaccounts/token`.
+    JoinTokens {
+        /// `list`, `create`, `delete`.
+        verb: &'a str,
+        /// The cluster; none for all of them.
+        name: Option<&'a ClusterName>,
+    },
     /// Manage the users of the table of static tokens: a verb on `users`, which in this group are not those that
     /// Kubernetes' core has for impersonation.
     Users {
@@ -47,6 +54,9 @@ impl<'a> Action<'a> {
     /// The resource under which clusters stand in rules.
     pub const RESOURCE: &'static str = "managedclusters";
 
+    /// The part of a cluster under which its join tokens stand in rules.
+    pub const TOKEN: &'static str = "token";
+
     /// The resource under which users of the table of static tokens stand in rules.
     pub const USERS: &'static str = "users";
 
@@ -56,8 +66,10 @@ impl<'a> Action<'a> {
         let (verb, resource, name) = match self {
             Self::Reach(cluster) => ("get", Self::RESOURCE, Some(cluster.as_str())),
             Self::Administer { verb, name } => (verb, Self::RESOURCE, name.map(ClusterName::as_str)),
+            Self::JoinTokens { verb, name } => (verb, Self::RESOURCE, name.map(ClusterName::as_str)),
             Self::Users { verb, name } => (verb, Self::USERS, name),
         };
-        Attributes { verb, api_group, resource, name, ..Attributes::default() }
+        let subresource = matches!(self, Self::JoinTokens { .. }).then_some(Self::TOKEN);
+        Attributes { verb, api_group, resource, subresource, name, ..Attributes::default() }
     }
 }

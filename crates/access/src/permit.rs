@@ -64,7 +64,8 @@ impl Permit {
     }
 }
 
-/// Proof that somebody may manage clusters or users in one way. Only [`administer`] and [`manage_users`] make one.
+/// Proof that somebody may manage clusters or users in one way. Only [`administer`], [`manage_join_tokens`] and
+/// [`manage_users`] make one.
 /// ```compile_fail,E0277
 /// fn copy(grant: &moorline_access::Grant) -> impl Sized + use<> {
 ///     fn cloned<T: Clone>(value: &T) -> T {
@@ -135,6 +136,21 @@ pub async fn administer<A: Authorizer + ?Sized>(
     name: Option<&ClusterName>,
 ) -> Result<Grant, Denied> {
     grant(authorizer, api_group, authenticated, as_whom, Action::Administer { verb, name }).await
+}
+
+/// Whether somebody may do something with the join tokens of clusters.
+///
+/// # Errors
+/// As for [`reach`].
+pub async fn manage_join_tokens<A: Authorizer + ?Sized>(
+    authorizer: &A,
+    api_group: &str,
+    authenticated: Identity,
+    as_whom: Option<Identity>,
+    verb: &str,
+    name: Option<&ClusterName>,
+) -> Result<Grant, Denied> {
+    grant(authorizer, api_group, authenticated, as_whom, Action::JoinTokens { verb, name }).await
 }
 
 /// Whether somebody may do something with the users of the table of static tokens.

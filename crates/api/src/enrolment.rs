@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use moorline_model::ClusterName;
 use serde::{Deserialize, Serialize};
 
-use crate::{ManagedCluster, Secret};
+use crate::{CreateJoinToken, ManagedCluster, Secret};
 
 /// Asks for a new cluster. Unknown fields are refused: what is misspelt would silently not be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub struct CreateCluster {
     /// Its labels; the server checks them with [`moorline_model::check_labels`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Asks for a join token instead of a certificate and a key: the answer is then a [`crate::CreatedJoinToken`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<CreateJoinToken>,
 }
 
 /// The new cluster, and what its agent needs. Given once: the server does not keep the key.

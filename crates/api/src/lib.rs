@@ -6,6 +6,7 @@
 mod cluster;
 mod enrolment;
 mod event;
+mod join_token;
 pub mod paths;
 mod review;
 mod secret;
@@ -18,6 +19,10 @@ pub use cluster::{
 };
 pub use enrolment::{CreateCluster, CreatedCluster, Enrolment};
 pub use event::{ClusterEvent, ClusterEventList, EventType, InvolvedObject};
+pub use join_token::{
+    CreateJoinToken, CreatedJoinToken, JoinToken, JoinTokenList, JoinTokenMeta, JoinTokenPhase, JoinTokenSpec,
+    JoinTokenStatus,
+};
 pub use review::{AccessAnswer, AccessQuestion};
 pub use secret::Secret;
 pub use server::{ServerStatus, Version};

@@ -20,6 +20,12 @@ pub const USERS: &str = "/v1/users";
 /// In the query of [`user`]: only the token of this id.
 pub const TOKEN_ID: &str = "tokenId";
 
+/// `GET` answers with a [`crate::JoinTokenList`].
+pub const JOIN_TOKENS: &str = "/v1/jointokens";
+
+/// In the query of [`join_token`]: the token of this id.
+pub const JOIN_TOKEN_ID: &str = "id";
+
 /// `GET` answers with a [`crate::ServerStatus`].
 pub const STATUS: &str = "/v1/status";
 
@@ -43,6 +49,13 @@ pub fn events(name: &ClusterName) -> String {
 #[must_use]
 pub fn enrolment(name: &ClusterName) -> String {
     format!("{CLUSTERS}/{name}/enrolment")
+}
+
+/// The join tokens of one cluster. `POST` takes a [`crate::CreateJoinToken`] and answers with 201 and a
+/// [`crate::CreatedJoinToken`]; `DELETE` with [`JOIN_TOKEN_ID`] answers with a `Status`.
+#[must_use]
+pub fn join_token(cluster: &ClusterName) -> String {
+    format!("{CLUSTERS}/{cluster}/token")
 }
 
 /// One user. `DELETE` answers with a [`crate::RevokedUser`].

@@ -26,4 +26,7 @@ pub struct JoinToken {
     /// The SHA-256 of the public key that it was used for: whoever lost the answer may ask again for the same key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_for: Option<Fingerprint>,
+    /// The certificate that was the answer, in PEM: what whoever asks again gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
 }

@@ -8,6 +8,7 @@ mod answer;
 mod clusters;
 mod events;
 pub(crate) mod issue;
+mod join_tokens;
 mod manifest;
 mod review;
 pub(crate) mod status;
@@ -32,6 +33,11 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route(&format!("{}/{{name}}", paths::CLUSTERS), routing::get(clusters::get).delete(clusters::delete))
         .route(&format!("{}/{{name}}/events", paths::CLUSTERS), routing::get(events::events))
         .route(&format!("{}/{{name}}/enrolment", paths::CLUSTERS), routing::post(manifest::create))
+        .route(
+            &format!("{}/{{name}}/token", paths::CLUSTERS),
+            routing::post(join_tokens::create).delete(join_tokens::delete),
+        )
+        .route(paths::JOIN_TOKENS, routing::get(join_tokens::list))
         .route(paths::USERS, routing::get(users::list).post(users::create))
         .route(&format!("{}/{{name}}", paths::USERS), routing::delete(users::delete))
         .route(paths::ACCESS_REVIEWS, routing::post(review::review))

@@ -10,6 +10,7 @@ mod clock;
 mod clusters;
 pub mod config;
 mod control;
+mod enrolment;
 mod events;
 mod front;
 mod guests;

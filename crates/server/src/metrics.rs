@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     /// Seconds from accept to welcome.
     pub(crate) admission_seconds: Histogram,
     refused: Family<Labels, Counter>,
+    joins: Family<Labels, Counter>,
     /// Sessions that are up.
     pub(crate) sessions: Gauge,
     /// Sessions that were welcomed.
@@ -62,6 +63,7 @@ impl Metrics {
                 "Connections of agents that were refused, by reason",
                 Family::default(),
             ),
+            joins: registry.register("joins", "Tries to join, by outcome", Family::default()),
             sessions: registry.register("tunnel_sessions", "Sessions that are up", Gauge::default()),
             welcomed: registry.register("tunnel_sessions_welcomed", "Sessions that began", Counter::default()),
             ended: registry.register("tunnel_sessions_ended", "Sessions that ended, by reason", Family::default()),
@@ -93,6 +95,11 @@ impl Metrics {
     /// A connection of an agent was refused.
     pub(crate) fn refuse(&self, reason: &'static str) {
         self.refused.get_or_create_owned(&[("reason", reason)]).inc();
+    }
+
+    /// Somebody tried to join.
+    pub(crate) fn join(&self, outcome: &'static str) {
+        self.joins.get_or_create_owned(&[("outcome", outcome)]).inc();
     }
 
     /// A session ended.

@@ -72,7 +72,7 @@ fn resolve(args: &ClusterAddArgs) -> Result<CreateCluster, Failure> {
         problems.push(format!("--label: {error}"));
     }
     match name {
-        Some(name) if problems.is_empty() => Ok(CreateCluster { name, labels }),
+        Some(name) if problems.is_empty() => Ok(CreateCluster { name, labels, join: None }),
         _wrong => Err(Failure::bad_input(problems)),
     }
 }

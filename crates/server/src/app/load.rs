@@ -201,6 +201,7 @@ impl Doors {
         }
         Ok(Self {
             tunnel: TunnelAcceptor::new(tunnel_serving.source(), tunnel_roots.source(), moorline_wire::ALPN)
+                .and_then(|acceptor| acceptor.with_join(moorline_wire::JOIN_ALPN))
                 .map_err(|error| refuse("tunnel", &error))?,
             gateway: GatewayAcceptor::new(keys, Some(user_roots.source()))
                 .map_err(|error| refuse("gateway", &error))?,

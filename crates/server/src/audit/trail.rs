@@ -9,8 +9,10 @@ use std::{
 };
 
 use http::uri::PathAndQuery;
+use moorline_access::{Action, RequestAttributes};
 use moorline_audit::Stage;
 use moorline_model::{ClusterName, Identity, Reason, SessionId};
+use moorline_wire::JOIN_PATH;
 
 use super::{
     Audit,
@@ -121,6 +123,23 @@ impl Trail {
             about.name.get_or_insert(name);
             facts.about = Some(Box::new(about));
         }
+    }
+
+    /// It asks for the first certificate of this cluster's agent.
+    pub(crate) fn joins(&mut self, cluster: &ClusterName) {
+        let group = self.audit.group.clone();
+        let facts = self.facts();
+        facts.about = Some(Box::new(RequestAttributes {
+            verb: "create".to_owned(),
+            api_group: group,
+            api_version: "v1alpha1".to_owned(),
+            resource: Action::RESOURCE.to_owned(),
+            subresource: Some("join".to_owned()),
+            name: Some(cluster.as_str().to_owned()),
+            path: JOIN_PATH.to_owned(),
+            is_resource: true,
+            namespace: None,
+        }));
     }
 
     /// Under which id the kube-apiserver has it in its own audit log.

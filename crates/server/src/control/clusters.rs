@@ -10,14 +10,14 @@ use axum::{
 };
 use http::StatusCode;
 use moorline_access::Grant;
-use moorline_api::{CreatedCluster, ManagedCluster, ManagedClusterList};
+use moorline_api::{CreateJoinToken, CreatedCluster, CreatedJoinToken, ManagedCluster, ManagedClusterList};
 use moorline_model::{ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid, Reason, Status, check_labels};
 use serde::Deserialize;
 
 use super::{
     RESOURCE,
     answer::{Answer, Failure, json, receive},
-    authorize, manifest, status,
+    authorize, join_tokens, manifest, status,
 };
 use crate::{clock, clusters::ChangeError, front::Caller, state::State};
 
@@ -31,6 +31,8 @@ struct Wanted {
     name: String,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(default)]
+    join: Option<CreateJoinToken>,
 }
 
 /// `GET /v1/clusters`: all clusters, by name.
@@ -62,8 +64,11 @@ pub(super) async fn create(
 ) -> Answer<Response> {
     let notes = caller.notes.clone();
     let grant = authorize(&state, caller, "create", None).await?;
-    let (name, labels) = read(&state, body).await?;
+    let (name, labels, join) = read(&state, body).await?;
     notes.names(name.as_str());
+    if let Some(wanted) = join {
+        return Ok(json(StatusCode::CREATED, &make_joinable(&state, name, labels, wanted, &grant).await?));
+    }
     let created = make(&state, name, labels, &grant).await?;
     Ok(json(StatusCode::CREATED, &created))
 }
@@ -88,8 +93,8 @@ pub(super) fn parse(state: &State, name: &str) -> Answer<ClusterName> {
     name.parse().ok().ok_or_else(|| Failure::not_found(&state.api_group, name))
 }
 
-async fn read(state: &State, body: Body) -> Answer<(ClusterName, BTreeMap<String, String>)> {
-    let Wanted { name, labels } = receive(body, MAX_BODY, "cluster to create").await?;
+async fn read(state: &State, body: Body) -> Answer<(ClusterName, BTreeMap<String, String>, Option<CreateJoinToken>)> {
+    let Wanted { name, labels, join } = receive(body, MAX_BODY, "cluster to create").await?;
     let invalid = |field: &str, value: &str, why: &str| Failure::invalid(&state.api_group, &name, field, value, why);
     let parsed: ClusterName = name
         .parse()
@@ -99,7 +104,7 @@ async fn read(state: &State, body: Body) -> Answer<(ClusterName, BTreeMap<String
     }
     check_labels(&labels)
         .map_err(|error| invalid("metadata.labels", &format!("{} labels", labels.len()), &error.to_string()))?;
-    Ok((parsed, labels))
+    Ok((parsed, labels, join))
 }
 
 async fn make(
@@ -121,6 +126,27 @@ async fn make(
     let (cluster, rule) = (&record.name, grant.rule());
     tracing::info!(%cluster, user = grant.authenticated().user(), rule, fingerprint = %issued.fingerprint, "cluster created");
     Ok(manifest::answer(state, &record, issued))
+}
+
+/// A cluster whose agent is to join: no certificate stands for it yet, and one token lets one in.
+async fn make_joinable(
+    state: &State,
+    name: ClusterName,
+    labels: BTreeMap<String, String>,
+    wanted: CreateJoinToken,
+    grant: &Grant,
+) -> Answer<CreatedJoinToken> {
+    let (token, created) = join_tokens::mint(state, &name, wanted, grant)?;
+    let record = ClusterRecord {
+        labels,
+        join_tokens: vec![token],
+        ..ClusterRecord::new(name.clone(), ClusterUid::from_bytes(rand::random()), clock::now())
+    };
+    let made = state.clusters.create(record).await;
+    made.map_err(|error| refused(state, &name, "keep the new cluster in its store", &error))?;
+    tracing::info!(cluster = %name, user = grant.authenticated().user(), rule = grant.rule(), "cluster created");
+    join_tokens::log(&created, grant);
+    Ok(created)
 }
 
 /// What a caller reads of a change that was not made; `what` completes "the server cannot".

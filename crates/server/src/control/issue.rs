@@ -1,11 +1,13 @@
 //! Makes the certificate of an agent: the only place of the server that signs one.
 //!
-//! Called when a cluster is registered. The key exists in the answer to that one request and nowhere else.
+//! Called when a cluster is registered and when its agent gets its next certificate. A key that is made here exists in
+//! the answer to that one request and nowhere else.
 
 use std::time::Duration;
 
-use moorline_ca::{Authority, IssueError, Issued};
-use moorline_model::{ClusterName, ClusterUid};
+use moorline_ca::{Authority, Certified, IssueError, Issued};
+use moorline_model::{ClusterName, ClusterUid, Fingerprint};
+use moorline_pki::CertificateRequest;
 
 use crate::clock;
 
@@ -30,13 +32,32 @@ impl Issuer {
         self.authority.issue_agent(cluster, uid, clock::now(), self.life)
     }
 
+    /// A certificate for the agent of a cluster over a key of its own, and what it is to trust then.
+    ///
+    /// # Errors
+    /// [`IssueError`]: most often the authority is not in its time.
+    pub(crate) fn issue_for(
+        &self,
+        cluster: &ClusterName,
+        uid: &ClusterUid,
+        request: &CertificateRequest,
+    ) -> Result<(Certified, String), IssueError> {
+        let certified = self.authority.issue_agent_for(cluster, uid, request, clock::now(), self.life)?;
+        Ok((certified, self.authority.certificate_pem().to_owned()))
+    }
+
+    /// What agents trust: PEM, and the SHA-256 of each.
+    pub(crate) fn roots(&self) -> (String, Vec<Fingerprint>) {
+        (self.authority.certificate_pem().to_owned(), vec![self.authority.info().fingerprint])
+    }
+
     /// What agents trust.
     pub(super) fn authority_pem(&self) -> &str {
         self.authority.certificate_pem()
     }
 
     /// What agents dial.
-    pub(super) fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use moorline_mtls::{HandshakeError, TunnelAcceptor, VerifiedPeer};
+use moorline_mtls::{Arrived, Arriving, HandshakeError, TunnelAcceptor, VerifiedPeer};
 use moorline_mux::{CloseReason as MuxReason, Config, Handle, Incoming, Role, Stream};
 use moorline_process::Phase;
 use moorline_wire::{
@@ -80,12 +80,18 @@ impl Refusal {
 }
 
 impl Admission {
+    /// Reads what a peer wants; none where it was refused already.
+    pub(super) async fn hear(&self, socket: TcpStream, remote: SocketAddr) -> Option<Arriving<TcpStream>> {
+        let heard = self.acceptor.hear(socket, self.state.tunnel.handshake_timeout).await;
+        heard.map_err(|error| self.no_handshake(remote, &error)).ok()
+    }
+
     /// Does the handshake and hears the hello; comes back when the session runs on its own, or was refused.
-    pub(super) async fn admit(&self, socket: TcpStream, remote: SocketAddr) {
+    pub(super) async fn admit(&self, arriving: Arriving<TcpStream>, remote: SocketAddr) {
         let began = Instant::now();
-        let accepted = self.acceptor.accept(socket, self.state.tunnel.handshake_timeout).await;
-        let (tls, peer) = match accepted {
-            Ok(done) => done,
+        let (tls, peer) = match arriving.finish().await {
+            Ok(Arrived::Agent(tls, peer)) => (tls, peer),
+            Ok(Arrived::Stranger(_)) => return self.no_handshake(remote, &HandshakeError::NoClientCertificate),
             Err(error) => return self.no_handshake(remote, &error),
         };
         let (handle, incoming, driver) = moorline_mux::session(tls, self.mux_config());

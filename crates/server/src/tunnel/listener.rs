@@ -3,7 +3,12 @@
 //! Started by the composition root, runs until the server stops accepting. A connection gets its task before its
 //! handshake, so that a silent peer costs a task and a place, and no other agent's time.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use moorline_mtls::TunnelAcceptor;
 use moorline_process::Phase;
@@ -16,6 +21,7 @@ use tokio::{
 
 use super::admit::Admission;
 use crate::{
+    enrolment::join::{self, Pace},
     guests::{Guest, Guests, NoRoom},
     state::State,
 };
@@ -41,7 +47,8 @@ const UNSENT: u32 = 128 * 1024;
 pub(crate) struct Door {
     admission: Arc<Admission>,
     guests: Arc<Guests>,
-    rate: Rate,
+    rate: Arc<Mutex<Rate>>,
+    pace: Arc<Pace>,
 }
 
 impl Door {
@@ -50,13 +57,14 @@ impl Door {
         let tunnel = &state.tunnel;
         Self {
             guests: Guests::new(tunnel.max_handshakes, tunnel.max_handshakes_per_address, PATIENCE),
-            rate: Rate::new(tunnel.handshake_rate, Instant::now()),
+            rate: Arc::new(Mutex::new(Rate::new(tunnel.handshake_rate, Instant::now()))),
+            pace: Arc::new(Pace::new()),
             admission: Arc::new(Admission { places: Arc::new(Semaphore::new(tunnel.max_sessions)), acceptor, state }),
         }
     }
 
     /// Accepts agents until [`Phase::StopAccepting`]. To be spawned.
-    pub(crate) async fn serve(mut self, listener: TcpListener) {
+    pub(crate) async fn serve(self, listener: TcpListener) {
         let phases = self.admission.state.phases.clone();
         let mut closing = std::pin::pin!(phases.reached(Phase::StopAccepting));
         let mut pause = PAUSE;
@@ -84,11 +92,11 @@ impl Door {
     }
 
     /// The next connection, once there is room for its handshake.
-    async fn next(&mut self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr, Guest)> {
+    async fn next(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr, Guest)> {
         loop {
             let (socket, remote) = listener.accept().await?;
             let metrics = &self.admission.state.metrics;
-            if !self.rate.take(Instant::now()) {
+            if !locked(&self.rate).take(Instant::now()) {
                 metrics.refuse("rate");
                 tracing::debug!(%remote, reason = "rate", "connection of an agent closed: too many a second");
                 continue;
@@ -107,21 +115,63 @@ impl Door {
         if let Err(error) = tune(&socket) {
             tracing::debug!(%remote, %error, "cannot set socket options");
         }
-        let admission = Arc::clone(&self.admission);
-        admission.state.metrics.handshakes.inc();
+        let (admission, pace, rate) = (Arc::clone(&self.admission), Arc::clone(&self.pace), Arc::clone(&self.rate));
+        let guest = Handshaking::new(Arc::clone(&admission.state), guest);
         self.admission.state.tasks.spawn("tunnel-admission", async move {
-            let phases = admission.state.phases.clone();
-            tokio::select! {
-                () = admission.admit(socket, remote) => {}
-                () = phases.cancelled() => {}
-                () = guest.must_leave() => {
-                    admission.state.metrics.refuse("crowded-out");
-                    tracing::info!(%remote, reason = "crowded-out", "agent refused: its handshake took long, and others wait");
+            let heard = guest.bound(remote, admission.hear(socket, remote)).await.flatten();
+            match heard {
+                None => {}
+                Some(arriving) if arriving.joins() => {
+                    // Whoever joins has places and rates of their own, and takes none from agents that have certificates.
+                    drop(guest);
+                    locked(&rate).give_back();
+                    let joining = join::serve(&admission.state, &pace, arriving, remote);
+                    tokio::select! {
+                        () = joining => {}
+                        () = admission.state.phases.cancelled() => {}
+                    }
+                }
+                Some(arriving) => {
+                    guest.bound(remote, admission.admit(arriving, remote)).await;
                 }
             }
-            admission.state.metrics.handshakes.dec();
-            drop(guest);
         });
+    }
+}
+
+fn locked(rate: &Mutex<Rate>) -> MutexGuard<'_, Rate> {
+    rate.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A handshake in progress, as long as it has its place.
+struct Handshaking {
+    state: Arc<State>,
+    guest: Guest,
+}
+
+impl Handshaking {
+    fn new(state: Arc<State>, guest: Guest) -> Self {
+        state.metrics.handshakes.inc();
+        Self { state, guest }
+    }
+
+    /// Does a part of it, unless it has to make room or the process ends.
+    async fn bound<T>(&self, remote: SocketAddr, part: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = part => Some(done),
+            () = self.state.phases.cancelled() => None,
+            () = self.guest.must_leave() => {
+                self.state.metrics.refuse("crowded-out");
+                tracing::info!(%remote, reason = "crowded-out", "agent refused: its handshake took long, and others wait");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Handshaking {
+    fn drop(&mut self) {
+        self.state.metrics.handshakes.dec();
     }
 }
 
@@ -143,19 +193,19 @@ fn is_the_peers(error: &io::Error) -> bool {
 
 /// A bucket of handshakes, or of log lines: filled at a steady rate, with room for two seconds' worth.
 #[derive(Debug)]
-pub(super) struct Rate {
+pub(crate) struct Rate {
     per_second: f64,
     level: f64,
     at: Instant,
 }
 
 impl Rate {
-    pub(super) fn new(per_second: u32, now: Instant) -> Self {
+    pub(crate) fn new(per_second: u32, now: Instant) -> Self {
         let per_second = f64::from(per_second);
         Self { per_second, level: per_second * 2.0, at: now }
     }
 
-    pub(super) fn take(&mut self, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
         let filled = self.level + now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
         self.level = filled.min(self.per_second * 2.0);
         self.at = now;
@@ -164,6 +214,11 @@ impl Rate {
         }
         self.level -= 1.0;
         true
+    }
+
+    /// What was taken last was not for this.
+    fn give_back(&mut self) {
+        self.level += 1.0;
     }
 }
 

@@ -7,6 +7,7 @@ mod drain;
 mod events;
 mod house;
 mod idle;
+mod join;
 mod program;
 mod refusals;
 mod sessions;

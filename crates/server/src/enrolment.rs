@@ -1,0 +1,6 @@
+//! How agents come by certificates while the server runs, and how these follow one another.
+//!
+//! Called by the tunnel door for what arrives there; changes records through [`crate::clusters::Clusters`] only.
+
+pub(crate) mod join;
+pub(crate) mod tokens;
