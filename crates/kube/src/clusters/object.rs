@@ -113,6 +113,7 @@ pub(super) fn status(record: &ClusterRecord) -> ManagedClusterStatus {
         created_by: token.created_by.clone(),
         used: token.used.as_ref().map(text),
         used_for: token.used_for.as_ref().map(ToString::to_string),
+        certificate: token.certificate.clone(),
     };
     ManagedClusterStatus {
         uid: Some(record.uid.to_string()),
@@ -188,6 +189,7 @@ impl Reading {
             created_by: token.created_by.clone(),
             used: used.flatten(),
             used_for: used_for.flatten(),
+            certificate: token.certificate.clone(),
         })
     }
 }

@@ -192,6 +192,9 @@ pub(crate) struct JoinToken {
     /// The SHA-256 of the public key that it was used for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) used_for: Option<String>,
+    /// The certificate that was the answer, in PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate: Option<String>,
 }
 
 /// A Kubernetes condition.

@@ -21,7 +21,7 @@ use serde::Deserialize;
 use super::{
     RESOURCE,
     answer::{Answer, Failure, json, receive},
-    clusters::parse,
+    clusters::{self, parse},
     refused,
 };
 use crate::{
@@ -34,6 +34,9 @@ use crate::{
 
 /// Bytes of a request body: one number.
 const MAX_BODY: usize = 1024;
+
+/// What the server cannot do then, in words.
+const WHAT: &str = "keep the cluster's join tokens in its store";
 
 /// Which token.
 #[derive(Deserialize)]
@@ -98,12 +101,12 @@ pub(super) async fn delete(
         record.join_tokens.retain(|token| token.id != wanted);
         if record.join_tokens.len() == before { Err(()) } else { Ok(()) }
     });
-    changed.await.map_err(|error| match error {
-        ChangeError::Refused(()) => {
+    changed.await.map_err(|error| match error.refusal() {
+        Ok(()) => {
             let text = format!("{RESOURCE}/token.{} {name}: no join token {id:?}", state.api_group);
             Failure::from(Status::failure(404, Reason::NotFound, text).about(&state.api_group, RESOURCE, name.as_str()))
         }
-        other => broken(&state, &name, other),
+        Err(error) => clusters::refused(&state, &name, WHAT, &error),
     })?;
     let (user, rule) = (grant.authenticated().user(), grant.rule());
     tracing::info!(cluster = %name, token_id = id, user, rule, "join token revoked");
@@ -162,32 +165,14 @@ fn put(record: &mut ClusterRecord, token: &moorline_model::JoinToken) -> Result<
 }
 
 fn not_made(state: &State, name: &ClusterName, error: ChangeError<NotMade>) -> Failure {
-    let text = match error {
-        ChangeError::Refused(NotMade::NoRoom) => format!("{NoRoom}: revoke one (moorline token list)"),
-        ChangeError::Refused(NotMade::Guardian) => {
-            "its agent is Calico's Guardian, which joins by a manifest only".to_owned()
-        }
-        ChangeError::Refused(NotMade::Brought) => {
-            "its certificate was brought by its owner, who has its key".to_owned()
-        }
-        other => return broken(state, name, other),
+    let text = match error.refusal() {
+        Ok(NotMade::NoRoom) => format!("{NoRoom}: revoke one (moorline token list)"),
+        Ok(NotMade::Guardian) => "its agent is Calico's Guardian, which joins by a manifest only".to_owned(),
+        Ok(NotMade::Brought) => "its certificate was brought by its owner, who has its key".to_owned(),
+        Err(error) => return clusters::refused(state, name, WHAT, &error),
     };
     let text = format!("{RESOURCE}/token.{} {:?}: {text}", state.api_group, name.as_str());
     Failure::from(Status::failure(409, Reason::Conflict, text).about(&state.api_group, RESOURCE, name.as_str()))
-}
-
-/// A change that was not made for another reason than its own.
-fn broken<E: std::fmt::Debug>(state: &State, name: &ClusterName, error: ChangeError<E>) -> Failure {
-    const WHAT: &str = "keep the cluster's join tokens in its store";
-    let error = match error {
-        ChangeError::NotFound(name) => ChangeError::NotFound(name),
-        ChangeError::Exists(name) => ChangeError::Exists(name),
-        ChangeError::FingerprintTaken { fingerprint, owner } => ChangeError::FingerprintTaken { fingerprint, owner },
-        ChangeError::Unavailable(why) => ChangeError::Unavailable(why),
-        ChangeError::Failed(why) => ChangeError::Failed(why),
-        ChangeError::Refused(why) => ChangeError::Failed(format!("refused: {why:?}")),
-    };
-    super::clusters::refused(state, name, WHAT, &error)
 }
 
 async fn authorize(state: &State, caller: Caller, verb: &str, name: Option<&ClusterName>) -> Answer<Grant> {

@@ -51,6 +51,7 @@ pub(in super::super) fn full() -> ClusterRecord {
         created_by: "admin".into(),
         used: Some(moment(1_700_000_002)),
         used_for: Some(print(4)),
+        certificate: Some("PEM".to_owned()),
     });
     record
 }
