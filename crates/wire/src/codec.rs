@@ -7,7 +7,10 @@ use thiserror::Error;
 
 use crate::{
     limits,
-    message::{AgentStatus, GoAway, Heartbeat, HeartbeatAck, Hello, Kind, Message, ProtocolError, Refused, Welcome},
+    message::{
+        AgentStatus, GoAway, Heartbeat, HeartbeatAck, Hello, Kind, Message, ProtocolError, Refused, RenewOrder,
+        RootsOrder, RootsTaken, Welcome,
+    },
     text::cut,
 };
 
@@ -26,6 +29,9 @@ pub fn encode(message: &Message) -> Vec<u8> {
         Message::HeartbeatAck(body) => frame(kind, body),
         Message::GoAway(body) => frame(kind, body),
         Message::Status(body) => frame(kind, body),
+        Message::Renew(body) => frame(kind, body),
+        Message::Roots(body) => frame(kind, body),
+        Message::RootsTaken(body) => frame(kind, body),
         Message::Error(body) => frame(kind, body),
         Message::Unknown(_) => frame(kind, &Nothing {}),
     }
@@ -157,6 +163,9 @@ fn read(json: &[u8]) -> Result<Message, DecodeError> {
         HeartbeatAck::KIND => Message::HeartbeatAck(parse(json)?),
         GoAway::KIND => Message::GoAway(parse(json)?),
         AgentStatus::KIND => Message::Status(parse(json)?),
+        RenewOrder::KIND => Message::Renew(parse(json)?),
+        RootsOrder::KIND => Message::Roots(parse(json)?),
+        RootsTaken::KIND => Message::RootsTaken(parse(json)?),
         ProtocolError::KIND => Message::Error(parse(json)?),
         unknown => Message::Unknown(cut(unknown, limits::WORD).to_owned()),
     })

@@ -13,6 +13,7 @@
     )
 )]
 
+pub mod capability;
 mod close;
 mod codec;
 mod denial;
@@ -24,6 +25,7 @@ pub mod limits;
 mod message;
 mod patience;
 pub mod probe;
+mod renewal;
 mod text;
 mod version;
 
@@ -37,7 +39,9 @@ pub use join::{
     JoinRequest, JoinSecret, MAX_JOIN_ANSWER, MAX_JOIN_REQUEST,
 };
 pub use message::{
-    AgentStatus, GoAway, Heartbeat, HeartbeatAck, Hello, Message, ProtocolError, Refused, SessionLimits, Welcome,
+    AgentStatus, GoAway, Heartbeat, HeartbeatAck, Hello, Message, ProtocolError, Refused, RenewOrder, RootsOrder,
+    RootsTaken, SessionLimits, Welcome,
 };
 pub use patience::may_take_long;
+pub use renewal::{RENEW_PATH, RenewAnswer, RenewRequest};
 pub use version::{ALPN, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, negotiate};

@@ -16,6 +16,16 @@ pub const TEXT: usize = 1024;
 /// Bytes of a short word inside a control message: a capability, a reason, the type of a message.
 pub const WORD: usize = 64;
 
+/// Bytes of the authorities that a server tells its agents to believe: a dozen certificates, and within a message
+/// whatever JSON makes of them.
+pub const ROOTS: usize = 10 * 1024;
+
+/// Authorities of which an agent says that it believes them.
+pub const AUTHORITIES: usize = 16;
+
+/// Bytes of the body of a request that an agent makes over a stream of its own, and of the answer.
+pub const AGENT_BODY: usize = 64 * 1024;
+
 /// Capabilities in a hello.
 pub const CAPABILITIES: usize = 64;
 

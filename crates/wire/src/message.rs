@@ -24,6 +24,13 @@ pub enum Message {
     GoAway(GoAway),
     /// Agent to server, whenever it changes: how the agent fares with its kube-apiserver.
     Status(AgentStatus),
+    /// Server to agent: get a new certificate, over a stream of this session. For agents that say
+    /// [`crate::capability::RENEW`].
+    Renew(RenewOrder),
+    /// Server to agent: believe these authorities from now on. For agents that say [`crate::capability::ROOTS`].
+    Roots(RootsOrder),
+    /// In answer to [`Message::Roots`].
+    RootsTaken(RootsTaken),
     /// Either way: the last message was not understood.
     Error(ProtocolError),
     /// A type that this version does not know, by name. Answer with [`Message::Error`].
@@ -42,6 +49,9 @@ impl Message {
             Self::HeartbeatAck(_) => HeartbeatAck::KIND,
             Self::GoAway(_) => GoAway::KIND,
             Self::Status(_) => AgentStatus::KIND,
+            Self::Renew(_) => RenewOrder::KIND,
+            Self::Roots(_) => RootsOrder::KIND,
+            Self::RootsTaken(_) => RootsTaken::KIND,
             Self::Error(_) => ProtocolError::KIND,
             Self::Unknown(kind) => kind,
         }
@@ -72,6 +82,9 @@ pub struct Hello {
     /// The cluster it takes itself for; must be the one that its certificate stands for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterName>,
+    /// The SHA-256 of each authority that it believes about servers, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "text::fingerprints")]
+    pub roots: Vec<String>,
 }
 
 /// The server accepts the session.
@@ -159,6 +172,32 @@ pub struct AgentStatus {
     pub cluster_uid: Option<String>,
 }
 
+/// Get a new certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewOrder {
+    /// Milliseconds within which to do so, at a moment of the agent's own choice: a fleet is not to come at once.
+    pub within_ms: u64,
+}
+
+/// Believe these authorities, and no others, from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootsOrder {
+    /// Their certificates, PEM; at most [`crate::limits::ROOTS`] bytes.
+    #[serde(serialize_with = "text::roots")]
+    pub pem: String,
+}
+
+/// What the agent believes now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootsTaken {
+    /// The SHA-256 of each authority that it believes, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "text::fingerprints")]
+    pub roots: Vec<String>,
+    /// Why it does not believe those that it was told to.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "text::optional")]
+    pub error: Option<String>,
+}
+
 /// The last message was not understood.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProtocolError {
@@ -190,5 +229,8 @@ kinds! {
     HeartbeatAck = "heartbeat-ack",
     GoAway = "go-away",
     AgentStatus = "status",
+    RenewOrder = "renew",
+    RootsOrder = "roots",
+    RootsTaken = "roots-taken",
     ProtocolError = "error",
 }

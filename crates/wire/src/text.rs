@@ -20,6 +20,16 @@ pub(crate) fn optional<S: Serializer>(value: &Option<String>, serializer: S) -> 
     value.as_deref().map(|value| cut(value, limits::TEXT)).serialize(serializer)
 }
 
+/// Writes the first [`limits::AUTHORITIES`] fingerprints, each cut to [`limits::WORD`].
+pub(crate) fn fingerprints<S: Serializer>(words: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(words.iter().take(limits::AUTHORITIES).map(|word| cut(word, limits::WORD)))
+}
+
+/// Writes certificates, cut to [`limits::ROOTS`].
+pub(crate) fn roots<S: Serializer>(pem: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(cut(pem, limits::ROOTS))
+}
+
 /// Writes the first [`limits::CAPABILITIES`] words, each cut to [`limits::WORD`].
 pub(crate) fn words<S: Serializer>(words: &[String], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(words.iter().take(limits::CAPABILITIES).map(|word| cut(word, limits::WORD)))

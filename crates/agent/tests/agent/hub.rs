@@ -246,5 +246,6 @@ fn placeholder() -> Hello {
         kubernetes_version: None,
         capabilities: Vec::new(),
         cluster: None,
+        roots: Vec::new(),
     }
 }

@@ -207,6 +207,7 @@ pub(crate) fn hello(cluster: Option<&str>) -> Hello {
         kubernetes_version: None,
         capabilities: Vec::new(),
         cluster: cluster.map(|name| name.parse().unwrap()),
+        roots: Vec::new(),
     }
 }
 

@@ -14,6 +14,7 @@ fn hello(text: String, capabilities: Vec<String>) -> Message {
         session_id: SessionId::from_bytes([9; 16]),
         cluster_uid: Some(text.clone()),
         kubernetes_version: Some(text),
+        roots: capabilities.clone(),
         capabilities,
         cluster: Some("east".parse().unwrap()),
     })
@@ -50,6 +51,10 @@ fn messages() -> impl Strategy<Value = Message> {
                 cluster_uid: version,
             })
         }),
+        any::<u64>().prop_map(|within_ms| Message::Renew(RenewOrder { within_ms })),
+        text().prop_map(|pem| Message::Roots(RootsOrder { pem })),
+        (prop::collection::vec(".{0,10}", 0..4), prop::option::of(text()))
+            .prop_map(|(roots, error)| Message::RootsTaken(RootsTaken { roots, error })),
         (text(), prop::option::of(text()))
             .prop_map(|(message, message_type)| Message::Error(ProtocolError { message, message_type })),
         "[a-z]{1,20}2".prop_map(Message::Unknown),
