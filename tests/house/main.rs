@@ -13,6 +13,7 @@ mod outages;
 mod people;
 mod refusals;
 mod reloads;
+mod renewal;
 mod reviews;
 mod sessions;
 mod smoke;

@@ -160,6 +160,8 @@ impl App {
             forever("connection-watch", Box::pin(reader.run()));
             forever("connection-status", Box::pin(reporter.run()));
         }
+        let renewing = Arc::clone(&self.tunnel);
+        forever("renewal", Box::pin(async move { renewing.renew().await }));
         for _session in 0..self.tunnel.sessions() {
             tasks.spawn("tunnel", Arc::clone(&self.tunnel).keep());
         }

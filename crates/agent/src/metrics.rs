@@ -41,6 +41,7 @@ pub(crate) struct Metrics {
     conditions: Family<Labels, Counter>,
     standing: Family<Labels, Gauge>,
     stands: Mutex<Option<Reason>>,
+    renewals: Family<Labels, Counter>,
 }
 
 impl Metrics {
@@ -97,6 +98,11 @@ impl Metrics {
                 "agent_certificate_expiry_timestamp_seconds",
                 "When the agent's certificate ends",
                 Gauge::default(),
+            ),
+            renewals: registry.register(
+                "agent_certificate_renewals",
+                "Attempts to get a new certificate, by result",
+                Family::default(),
             ),
             token_reloads: registry.register(
                 "agent_token_reloads",
@@ -193,6 +199,10 @@ impl Metrics {
             }
         }
         *before = reason;
+    }
+
+    pub(crate) fn renewed(&self, result: &'static str) {
+        self.renewals.get_or_create(&[("result", result)]).inc();
     }
 
     pub(crate) fn token_reloaded(&self, result: &'static str) {

@@ -10,20 +10,21 @@ mod control;
 mod dial;
 mod liveness;
 mod proxy;
+mod renewal;
 mod route;
 mod session;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use moorline_mtls::{KeyPair, Roots};
 use moorline_mux::MemoryBudget;
 use moorline_process::{Latch, Phase, Phases, Tasks};
 use moorline_wire::CloseReason;
+use rand::RngExt as _;
 use tokio::{
     sync::{oneshot, watch},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
 
 use backoff::{Backoff, NETWORK, REFUSAL};
 use connected::Connected;
@@ -33,7 +34,8 @@ pub(crate) use dial::DialError;
 pub(crate) use proxy::{ConnectError as ProxyError, Proxy, ProxyVariables, authority};
 pub(crate) use route::{Address, Route, Router, Routes, Trust};
 pub(crate) use session::EstablishError;
-use session::{Left, Session};
+use renewal::Renewal;
+use session::{Left, Retire, Session};
 
 use crate::{
     health::Health,
@@ -62,6 +64,7 @@ pub(crate) struct Tunnel {
     service: Arc<Service>,
     health: watch::Receiver<Health>,
     connected: Connected,
+    renewal: Renewal,
     memory: MemoryBudget,
     tasks: Tasks,
     phases: Phases,
@@ -71,6 +74,12 @@ pub(crate) struct Tunnel {
 /// The receive windows and buffers of all sessions together, in bytes. Bounds what slow readers of the kube-apiserver
 /// can make the agent hold.
 const MEMORY: usize = 128 * 1024 * 1024;
+
+/// Sessions that were left for one with a new certificate and that still carry requests; older ones are cut.
+const MAX_RETIRED: usize = 2;
+
+/// The longest time from a new certificate to the dial with it.
+const AFTER_RENEWAL: Duration = Duration::from_millis(250);
 
 /// How often it is looked whether there are new certificates while a dial waits.
 const LOOK: Duration = Duration::from_secs(2);
@@ -112,7 +121,8 @@ impl Tunnel {
             connected.waits_for_an_address();
         }
         let memory = MemoryBudget::new(MEMORY);
-        Self { config, service, health, connected, memory, tasks, phases, metrics }
+        let renewal = Renewal::new();
+        Self { config, service, health, connected, renewal, memory, tasks, phases, metrics }
     }
 
     /// How many sessions to keep.
@@ -130,10 +140,15 @@ impl Tunnel {
         self.connected.standing()
     }
 
+    /// Renews the agent's certificate when it is time, for ever.
+    pub(crate) async fn renew(&self) {
+        self.renewal.run(&self.config.identity, &self.metrics).await;
+    }
+
     /// Keeps one session until the process leaves.
     pub(crate) async fn keep(self: Arc<Self>) {
         let mut backoff = Backoff::new();
-        let mut predecessor: Option<CancellationToken> = None;
+        let mut predecessors: VecDeque<Retire> = VecDeque::new();
         loop {
             let Some(route) = self.while_serving(self.route()).await else { return };
             let files = self.config.files();
@@ -148,15 +163,21 @@ impl Tunnel {
                 // The address is another one already.
                 None => Duration::ZERO,
                 Some(Ok(session)) => {
-                    if let Some(predecessor) = predecessor.take() {
-                        predecessor.cancel();
+                    if let Some(predecessor) = predecessors.back() {
+                        predecessor.when_idle.cancel();
                     }
-                    let retire = CancellationToken::new();
-                    let left = self.serve(session, &route, retire.clone()).await;
-                    predecessor = Some(retire);
+                    predecessors.retain(|retired| !retired.over.is_cancelled());
+                    while predecessors.len() > MAX_RETIRED
+                        && let Some(oldest) = predecessors.pop_front()
+                    {
+                        oldest.now.cancel();
+                    }
+                    let retire = Retire::default();
+                    let left = self.serve(session, &route, &files, retire.clone()).await;
+                    predecessors.push_back(retire);
                     self.after_session(&left, &mut backoff)
                 }
-                Some(Err(error)) => self.after_failure(&route, &error, &mut backoff),
+                Some(Err(error)) => self.after_failure(&route, &error, &mut backoff).await,
             };
             let rest = async {
                 tokio::select! {
@@ -192,14 +213,25 @@ impl Tunnel {
     }
 
     /// Lets a session run in its own task and waits until it needs a successor.
-    async fn serve(self: &Arc<Self>, session: Session, route: &Route, retire: CancellationToken) -> Left {
+    async fn serve(self: &Arc<Self>, session: Session, route: &Route, files: &Files, retire: Retire) -> Left {
         let (leaving, left) = oneshot::channel();
-        let tunnel = Arc::clone(self);
+        let (tunnel, began) = (Arc::clone(self), Instant::now());
         self.tasks.spawn("session", async move { session.run(&tunnel, retire, leaving).await });
         tokio::select! {
             // The sender is dropped unused only if the session's task panicked.
             left = left => left.unwrap_or(Left::Ended { age: Duration::ZERO, reason: None }),
             () = self.moved(route) => Left::Moved,
+            () = self.other_certificate(files) => Left::Renewed { age: began.elapsed() },
+        }
+    }
+
+    /// Waits until the agent has another certificate than this session was begun with.
+    async fn other_certificate(&self, (keys, _): &Files) {
+        let mut changes = self.config.identity.changes();
+        while self.config.identity.keys().current().fingerprint() == keys.fingerprint() {
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
         }
     }
 
@@ -207,6 +239,10 @@ impl Tunnel {
         let random = &mut rand::rng();
         match left {
             Left::Moved => Duration::ZERO,
+            Left::Renewed { age } => {
+                backoff.session_lived(*age);
+                random.random_range(Duration::ZERO..=AFTER_RENEWAL)
+            }
             Left::GoingAway { age, after } => {
                 backoff.session_lived(*age);
                 match after {
@@ -222,7 +258,15 @@ impl Tunnel {
         }
     }
 
-    fn after_failure(&self, route: &Route, error: &EstablishError, backoff: &mut Backoff) -> Duration {
+    async fn after_failure(&self, route: &Route, error: &EstablishError, backoff: &mut Backoff) -> Duration {
+        if error.certificate_is_refused() {
+            // Somebody may have put another in its place; or else the server, where it still knows us by the one before,
+            // is asked for a new one.
+            self.config.identity.refresh().await;
+            if self.renewal.can_ask() {
+                self.renewal.order(Duration::ZERO);
+            }
+        }
         let random = &mut rand::rng();
         let wait = match error.asked() {
             Some(asked) => backoff.asked(asked, random),

@@ -4,3 +4,5 @@
 
 pub(crate) mod join;
 pub(crate) mod tokens;
+pub(crate) mod renew;
+pub(crate) mod requests;

@@ -28,7 +28,6 @@ struct Seen {
     failed: Option<String>,
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "renewal is what changes it"))]
 impl Identity {
     /// Uses `files`, which were read from `home`.
     ///

@@ -12,7 +12,7 @@ use moorline_mux::Stream;
 use moorline_process::{Phase, Phases};
 use moorline_wire::{
     CloseReason, DecodeError, Decoder, GoAway, Heartbeat, HeartbeatAck, Hello, Message, ProtocolError, Refused,
-    Welcome, encode,
+    RenewOrder, RootsOrder, RootsTaken, Welcome, encode,
 };
 use thiserror::Error;
 use tokio::{
@@ -21,8 +21,14 @@ use tokio::{
     time::Instant,
 };
 
+use tokio_util::sync::CancellationToken;
+
 use super::liveness::{Liveness, Verdict};
-use crate::{health::Health, metrics::Metrics};
+use crate::{
+    health::Health,
+    identity::{Files, Identity},
+    metrics::Metrics,
+};
 
 /// From the end of the TLS handshake to the server's welcome or refusal.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -85,6 +91,11 @@ pub(super) struct Surroundings<'a> {
     pub(super) health: watch::Receiver<Health>,
     pub(super) phases: &'a Phases,
     pub(super) metrics: &'a Metrics,
+    pub(super) identity: &'a Identity,
+    /// Called when the server wants the certificate renewed within this time.
+    pub(super) renew: &'a (dyn Fn(Duration) + Send + Sync),
+    /// A successor serves: the server is asked to open nothing new here.
+    pub(super) retired: &'a CancellationToken,
     /// Called with each go-away of the server.
     pub(super) going_away: &'a (dyn Fn(&GoAway) + Send + Sync),
 }
@@ -94,6 +105,7 @@ enum Event {
     Wake,
     Probed,
     Leaving,
+    Retired,
 }
 
 impl Control {
@@ -142,6 +154,7 @@ impl Control {
                 () = tokio::time::sleep_until(liveness.next_wake()) => Event::Wake,
                 () = changed(&mut around.health) => Event::Probed,
                 () = around.phases.reached(Phase::GoAway), if !told_leaving => Event::Leaving,
+                () = around.retired.cancelled(), if !told_leaving => Event::Retired,
             };
             let done = match event {
                 Event::Read(Ok(0)) => Err(ControlEnd::Closed),
@@ -162,7 +175,11 @@ impl Control {
                 }
                 Event::Leaving => {
                     told_leaving = true;
-                    self.say(&leaving()).await
+                    self.say(&leaving(CloseReason::Shutdown, "the agent is shutting down")).await
+                }
+                Event::Retired => {
+                    told_leaving = true;
+                    self.say(&leaving(CloseReason::Superseded, "another session of this agent took over")).await
                 }
             };
             if let Err(end) = done {
@@ -211,6 +228,14 @@ impl Control {
                 (around.going_away)(&going);
                 Ok(())
             }
+            Message::Renew(RenewOrder { within_ms }) => {
+                (around.renew)(Duration::from_millis(within_ms));
+                Ok(())
+            }
+            Message::Roots(RootsOrder { pem }) => {
+                let taken = believe(pem, around.identity).await;
+                self.say(&Message::RootsTaken(taken)).await
+            }
             Message::Error(error) => {
                 tracing::warn!(
                     message = %error.message.escape_debug(),
@@ -250,10 +275,22 @@ async fn changed(health: &mut watch::Receiver<Health>) {
     }
 }
 
-fn leaving() -> Message {
-    Message::GoAway(GoAway {
-        reason: CloseReason::Shutdown,
-        message: "the agent is shutting down".to_owned(),
-        reconnect_after_ms: None,
-    })
+fn leaving(reason: CloseReason, message: &str) -> Message {
+    Message::GoAway(GoAway { reason, message: message.to_owned(), reconnect_after_ms: None })
+}
+
+/// The authorities that are believed now, as they are told to the server.
+pub(super) fn believed(identity: &Identity) -> Vec<String> {
+    identity.roots().current().authorities().iter().map(|authority| authority.fingerprint.to_string()).collect()
+}
+
+/// Believes these authorities from now on, if they can be used and kept.
+async fn believe(pem: String, identity: &Identity) -> RootsTaken {
+    let changed = identity.change(|before| Files { roots_pem: pem, ..before }).await;
+    let error = changed.err().map(|error| error.to_string());
+    match &error {
+        None => tracing::info!("the server's authorities have changed: the new ones are believed from now on"),
+        Some(error) => tracing::warn!(error, "the server's authorities have changed, and cannot be taken over"),
+    }
+    RootsTaken { roots: believed(identity), error }
 }

@@ -15,7 +15,9 @@ use moorline_model::{ClusterName, SessionId};
 use moorline_mtls::{HandshakeError, explain_io};
 use moorline_mux::{Handle, Incoming, OpenError, Role};
 use moorline_process::Phase;
-use moorline_wire::{CloseReason, GoAway, Hello, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, Welcome};
+use moorline_wire::{
+    CloseReason, GoAway, Hello, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, Welcome, capability, probe,
+};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -40,8 +42,24 @@ const OWN_STREAMS: usize = 8;
 /// this only bounds sessions that it forgets.
 const RETIRED_GRACE: Duration = Duration::from_secs(120);
 
+/// The same of a session that was left for one with a new certificate. Nothing presses there: watches may end by
+/// themselves, which takes them minutes.
+const RENEWED_GRACE: Duration = Duration::from_secs(3600);
+
+/// From the agent's go-away to the drain: until then the server may still be sending what it chose this session for.
+const NOTICE: Duration = Duration::from_secs(2);
+
 /// How long saying goodbye may take once nothing runs any more.
 const GOODBYE: Duration = Duration::from_secs(2);
+
+/// How a session is told that a successor serves.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Retire {
+    /// It ends when its requests have.
+    pub(super) when_idle: CancellationToken,
+    /// It ends.
+    pub(super) now: CancellationToken,
+}
 
 /// A session that the server has welcomed.
 pub(super) struct Session {
@@ -61,6 +79,8 @@ pub(super) enum Left {
     Moved,
     /// It still serves, but the server sends it away, and may have said when to come back.
     GoingAway { age: Duration, after: Option<Duration> },
+    /// It serves, but with a certificate that was renewed.
+    Renewed { age: Duration },
     /// It is gone; the reason is the server's last word, if it gave one.
     Ended { age: Duration, reason: Option<CloseReason> },
 }
@@ -117,10 +137,12 @@ impl Session {
     }
 
     /// Serves until the session ends. `retire` says that a successor serves; `leaving` is told as soon as one is needed.
-    pub(super) async fn run(self, tunnel: &Arc<Tunnel>, retire: CancellationToken, leaving: oneshot::Sender<Left>) {
+    pub(super) async fn run(self, tunnel: &Arc<Tunnel>, retire: Retire, leaving: oneshot::Sender<Left>) {
         let Self { handle, mut incoming, mut control, welcome, id, route } = self;
         let began = Instant::now();
         let (_counted, serving) = (tunnel.metrics.session(), tunnel.connected.session(route));
+        let _over = retire.over.clone().drop_guard();
+        let _live = tunnel.renewal.serving(id, handle.clone());
         tunnel.metrics.dialled("ok");
         tracing::info!(session = %id, cluster = %welcome.cluster, server_version = %welcome.server_version.escape_debug(),
             heartbeat_ms = welcome.heartbeat_interval_ms, "session established");
@@ -128,7 +150,11 @@ impl Session {
         let farewell = Farewell { leaving: Mutex::new(Some(leaving)), last_word: OnceLock::new(), began };
         let event = {
             let told = |going: &GoAway| farewell.going_away(going);
+            let ordered = |within| tunnel.renewal.order(within);
             let around = Surroundings {
+                identity: &tunnel.config.identity,
+                renew: &ordered,
+                retired: &retire.when_idle,
                 health: tunnel.health.clone(),
                 phases: &tunnel.phases,
                 metrics: &tunnel.metrics,
@@ -139,7 +165,7 @@ impl Session {
                 end = control.run(interval, around) => Event::Control(end),
                 reason = handle.closed() => Event::Mux(reason),
                 () = streams.accept(&mut incoming, tunnel) => Event::Mux(handle.closed().await),
-                () = streams.wound_up(tunnel, &retire) => Event::Drained,
+                () = streams.wound_up(tunnel, &retire, &farewell) => Event::Drained,
                 () = tunnel.phases.cancelled() => Event::Cut,
             }
         };
@@ -176,18 +202,36 @@ impl Streams {
     }
 
     /// Waits for the moment to end, and then for the requests that run.
-    async fn wound_up(&self, tunnel: &Tunnel, retire: &CancellationToken) {
+    async fn wound_up(&self, tunnel: &Tunnel, retire: &Retire, farewell: &Farewell) {
+        let stopping = tunnel.phases.reached(Phase::Draining);
+        tokio::pin!(stopping);
         let retired = tokio::select! {
-            () = retire.cancelled() => true,
-            () = tunnel.phases.reached(Phase::Draining) => false,
+            () = retire.when_idle.cancelled() => true,
+            () = &mut stopping => false,
         };
+        // The server knows if it was the one that sent it away.
+        let own_wish = retired && farewell.last_word.get().is_none();
+        if own_wish {
+            tokio::select! {
+                () = tokio::time::sleep(NOTICE) => {}
+                () = &mut stopping => {}
+            }
+        }
         self.draining.cancel();
         self.tracker.close();
-        if retired {
-            // What is left then is cut with the session.
-            drop(tokio::time::timeout(RETIRED_GRACE, self.tracker.wait()).await);
-        } else {
-            self.tracker.wait().await;
+        let grace = if own_wish { RENEWED_GRACE } else { RETIRED_GRACE };
+        // What is left then is cut with the session.
+        let over = async {
+            if retired {
+                tokio::time::sleep(grace).await;
+            } else {
+                std::future::pending().await
+            }
+        };
+        tokio::select! {
+            () = self.tracker.wait() => {}
+            () = over => {}
+            () = retire.now.cancelled() => {}
         }
     }
 }
@@ -312,6 +356,20 @@ impl EstablishError {
         }
     }
 
+    /// Whether the server does not know, or no longer knows, the certificate that it was shown.
+    pub(super) fn certificate_is_refused(&self) -> bool {
+        match self {
+            Self::Hello(_, HelloError::Refused(refused)) => {
+                matches!(
+                    refused.reason,
+                    CloseReason::UnknownCertificate | CloseReason::Revoked | CloseReason::ClusterDeleted
+                )
+            }
+            Self::Refused(..) => true,
+            Self::Dial(_) | Self::Open(_) | Self::Hello(..) => false,
+        }
+    }
+
     /// When the server said to come back.
     pub(super) fn asked(&self) -> Option<Duration> {
         match self {
@@ -355,8 +413,9 @@ fn hello(tunnel: &Tunnel, session_id: SessionId) -> Hello {
         session_id,
         cluster_uid: status.cluster_uid,
         kubernetes_version: status.kubernetes_version,
-        capabilities: vec![moorline_wire::probe::CAPABILITY.to_owned()],
+        capabilities: [probe::CAPABILITY, capability::RENEW, capability::ROOTS].map(str::to_owned).to_vec(),
         cluster,
+        roots: super::control::believed(&tunnel.config.identity),
     }
 }
 

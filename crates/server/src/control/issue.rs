@@ -51,6 +51,11 @@ impl Issuer {
         (self.authority.certificate_pem().to_owned(), vec![self.authority.info().fingerprint])
     }
 
+    /// How long certificates of agents live.
+    pub(crate) fn life(&self) -> Duration {
+        self.life
+    }
+
     /// What agents trust.
     pub(super) fn authority_pem(&self) -> &str {
         self.authority.certificate_pem()

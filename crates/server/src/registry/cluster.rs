@@ -3,13 +3,17 @@
 //! Sessions come by `attach` and go by `detach`; a request picks one without a lock. Whether the cluster counts as
 //! connected is decided here, from what the sessions prove and what the agents say, and nowhere else.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::{ArcSwap, Guard};
 use moorline_api::{ClusterEvent, InvolvedObject};
-use moorline_model::{ClusterName, ClusterRecord, ClusterUid, Timestamp};
+use moorline_model::{ClusterName, ClusterRecord, ClusterUid, Fingerprint, SessionId, Timestamp};
 use moorline_wire::CloseReason;
 use thiserror::Error;
+use tokio::time::Instant;
 
 use crate::{
     clock,
@@ -19,6 +23,9 @@ use crate::{
         session::{Outstanding, Session, Upstream},
     },
 };
+
+/// How many times its usual number of sessions a cluster may have while they change from one certificate to the next.
+const MAX_RENEWED: usize = 4;
 
 /// One cluster.
 pub(crate) struct Cluster {
@@ -33,6 +40,10 @@ pub(crate) struct Cluster {
 
 struct Life {
     standing: Standing,
+    /// The newest certificate, in the order of the record, that a session came with since this server started.
+    proven: Option<Fingerprint>,
+    /// The last renewal, and whose.
+    renewal: Option<(Instant, SessionId)>,
     kubernetes_version: Option<String>,
     agent_version: Option<String>,
 }
@@ -105,7 +116,7 @@ impl Cluster {
             since: clock::now(),
             last_seen: None,
         };
-        let life = Life { standing, kubernetes_version: None, agent_version: None };
+        let life = Life { standing, proven: None, renewal: None, kubernetes_version: None, agent_version: None };
         Self {
             name: record.name.clone(),
             record: ArcSwap::from_pointee(record),
@@ -170,12 +181,14 @@ impl Cluster {
         &self,
         session: &Arc<Session>,
         most: usize,
-        overdue: std::time::Duration,
+        overdue: Duration,
     ) -> Result<Attached, AttachError> {
         let mut life = self.locked();
         let mut sessions = self.sessions.load().to_vec();
         let mut displaced = None;
-        if sessions.len() >= most {
+        // Sessions of an older certificate are being left for one of a newer: they do not keep it out.
+        let alike = |other: &&Arc<Session>| other.about().fingerprint == session.about().fingerprint;
+        if sessions.iter().filter(alike).count() >= most || sessions.len() >= most.saturating_mul(MAX_RENEWED) {
             let silent = sessions.iter().position(|session| session.answer_age() > overdue || !session.is_usable());
             let Some(silent) = silent else { return Err(AttachError::Full(sessions.len())) };
             displaced = Some(sessions.remove(silent));
@@ -184,8 +197,47 @@ impl Cluster {
         sessions.push(Arc::clone(session));
         self.sessions.store(Arc::new(sessions));
         life.agent_version = Some(session.about().agent_version.clone());
+        let order =
+            |fingerprint| self.record().fingerprints.iter().position(|one| Some(one.fingerprint) == fingerprint);
+        let shown = Some(session.about().fingerprint);
+        if order(shown) >= order(life.proven) {
+            life.proven = shown;
+        }
         self.reassess(&mut life, None);
         Ok(Attached { older, displaced })
+    }
+
+    /// The newest certificate that a session came with since this server started.
+    pub(crate) fn proven(&self) -> Option<Fingerprint> {
+        self.locked().proven
+    }
+
+    /// The certificates that have sessions.
+    pub(crate) fn in_use(&self) -> Vec<Fingerprint> {
+        self.sessions.load().iter().map(|session| session.about().fingerprint).collect()
+    }
+
+    /// Lets a session's agent renew now, unless a renewal of another session is younger than `rest`, or one of its own
+    /// younger than `again`.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub(crate) fn take_turn(
+        &self,
+        session: SessionId,
+        (rest, again): (Duration, Duration),
+        now: Instant,
+    ) -> Result<(), Duration> {
+        let mut life = self.locked();
+        if let Some((last, whose)) = life.renewal {
+            let wait = if whose == session { again } else { rest };
+            let left = wait.saturating_sub(now.saturating_duration_since(last));
+            if !left.is_zero() {
+                return Err(left);
+            }
+        }
+        life.renewal = Some((now, session));
+        Ok(())
     }
 
     /// Takes a session out; says how many are left. `why` is for people.

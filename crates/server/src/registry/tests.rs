@@ -42,6 +42,8 @@ fn session_by(cluster: &str, fingerprint: Fingerprint) -> (Arc<Session>, impl Si
         agent_version: "0".to_owned(),
         kubernetes_version: None,
         cluster_uid: None,
+        abilities: crate::tunnel::session::Abilities::default(),
+        trusts: Vec::new(),
     };
     (Arc::new(Session::new(about, handle.clone(), Pool::new(handle, pools))), (driver, incoming))
 }

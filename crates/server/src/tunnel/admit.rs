@@ -22,10 +22,11 @@ use tokio::{
 use super::{
     control::Control,
     orders::Order,
-    session::{Introduction, Session},
+    session::{Abilities, Introduction, Session, fingerprints},
 };
 use crate::{
     clock,
+    enrolment::requests,
     events::Happening,
     front::pool::Pool,
     registry::{AttachError, Cluster},
@@ -52,6 +53,7 @@ pub(crate) struct Admission {
 /// An agent whose certificate was verified, on its control stream.
 struct Arrival {
     peer: VerifiedPeer,
+    incoming: Incoming,
     remote: SocketAddr,
     handle: Handle,
     stream: Stream,
@@ -124,6 +126,9 @@ impl Admission {
                 // that nobody ends.
                 let welcome = self.welcome(&session, protocol);
                 let stream = (arrival.stream, arrival.decoder);
+                let theirs = (Arc::clone(&cluster), Arc::clone(&session), arrival.incoming);
+                let requests = requests::serve(Arc::clone(&self.state), theirs.0, theirs.1, theirs.2);
+                self.state.tasks.spawn("agent-requests", requests);
                 let control = Control::new(Arc::clone(&self.state), cluster, session, stream, (welcome, place));
                 self.state.metrics.welcomed.inc();
                 self.state.metrics.admission_seconds.observe(began.elapsed().as_secs_f64());
@@ -160,7 +165,7 @@ impl Admission {
         remote: SocketAddr,
     ) -> Result<Arrival, &'static str> {
         match tokio::time::timeout(self.state.tunnel.hello_timeout, incoming.accept()).await {
-            Ok(Some(stream)) => Ok(Arrival { peer, remote, handle, stream, decoder: Decoder::new() }),
+            Ok(Some(stream)) => Ok(Arrival { peer, incoming, remote, handle, stream, decoder: Decoder::new() }),
             Ok(None) => Err("it hung up before it said hello"),
             Err(_elapsed) => Err("it opened no control stream in time"),
         }
@@ -241,6 +246,8 @@ impl Admission {
             agent_version: hello.agent_version,
             kubernetes_version: hello.kubernetes_version,
             cluster_uid: hello.cluster_uid,
+            abilities: Abilities::of(&hello.capabilities),
+            trusts: fingerprints(&hello.roots),
         };
         let pool = Pool::new(arrival.handle.clone(), self.state.pools.clone());
         Arc::new(Session::new(about, arrival.handle.clone(), pool))

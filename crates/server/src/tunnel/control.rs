@@ -14,7 +14,11 @@ use std::{
 };
 
 use moorline_mux::{CloseReason as MuxReason, Stream};
-use moorline_wire::{CloseReason, Decoder, GoAway, Heartbeat, HeartbeatAck, Message, ProtocolError, encode};
+use moorline_process::Phase;
+use moorline_wire::{
+    CloseReason, Decoder, GoAway, Heartbeat, HeartbeatAck, Message, ProtocolError, RenewOrder, RootsOrder, RootsTaken,
+    encode,
+};
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     sync::OwnedSemaphorePermit,
@@ -25,9 +29,9 @@ use super::{
     heartbeat::{Due, Heart},
     listener::Rate,
     orders::Order,
-    session::{Session, Upstream},
+    session::{Session, Upstream, fingerprints},
 };
-use crate::{clock, events::Happening, registry::Cluster, state::State};
+use crate::{clock, enrolment::renew, events::Happening, registry::Cluster, state::State};
 
 /// Bytes that may wait for an agent that does not read its control stream: some dozens of messages. Beyond, it is cut.
 const MAX_OUTBOX: usize = 16 * 1024;
@@ -97,6 +101,7 @@ impl Control {
         (welcome, place): (Vec<u8>, OwnedSemaphorePermit),
     ) -> Self {
         state.metrics.sessions.inc();
+        settle_later(&state, &cluster);
         let heart = Heart::new(state.tunnel.heartbeat_interval, Instant::now(), luck());
         Self {
             state,
@@ -156,7 +161,8 @@ impl Control {
                 if missed {
                     self.state.metrics.heartbeats_missed.inc();
                 }
-                if clock::now() > self.session.about().certificate_ends {
+                let ended = clock::now() > self.session.about().certificate_ends;
+                if ended && !renew::outlives_its_certificate(&self.cluster, &self.session) {
                     self.part(Ending::Expired, CloseReason::Expired);
                 }
                 self.send(&Message::Heartbeat(Heartbeat { sequence }));
@@ -225,6 +231,20 @@ impl Control {
                 let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
                 self.send(&go_away(reason, Some(after)));
             }
+            Order::Renew(within) if self.session.about().abilities.renew => {
+                let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+                self.send(&Message::Renew(RenewOrder { within_ms }));
+            }
+            Order::TakeRoots if self.session.about().abilities.roots => {
+                let (pem, _) = self.state.issuer.roots();
+                self.send(&Message::Roots(RootsOrder { pem }));
+            }
+            Order::Renew(_) | Order::TakeRoots => {
+                tracing::warn!(
+                    cluster = %self.cluster.name(), agent_version = self.session.about().agent_version,
+                    "the agent is too old to change its certificate and authorities by itself: upgrade it"
+                );
+            }
             Order::Cut(reason) => self.part(Ending::Ordered(reason.clone()), reason),
         }
     }
@@ -262,6 +282,7 @@ impl Control {
                 self.session.leave();
                 self.cluster.refresh();
             }
+            Message::RootsTaken(taken) => self.hear_roots(taken),
             Message::Error(error) if self.lines.take(Instant::now()) => {
                 let error = super::session::bounded(error.message);
                 let (cluster, session) = (self.cluster.name(), self.session.id());
@@ -276,6 +297,17 @@ impl Control {
                 let why = format!("a message of type {:?} came at the wrong moment", message.kind());
                 self.part(Ending::Protocol(why), CloseReason::ProtocolError);
             }
+        }
+    }
+
+    fn hear_roots(&mut self, taken: RootsTaken) {
+        self.session.trusts_now(fingerprints(&taken.roots));
+        let (cluster, session) = (self.cluster.name(), self.session.id());
+        if let Some(error) = taken.error.filter(|_| self.lines.take(Instant::now())) {
+            let error = super::session::bounded(error);
+            tracing::warn!(%cluster, %session, error, "the agent does not take the authorities that it was sent");
+        } else {
+            self.state.events.emit(&self.cluster, Happening::AuthoritiesTaken);
         }
     }
 
@@ -333,6 +365,7 @@ impl Drop for Control {
         self.state.events.emit(&self.cluster, happening);
         self.state.metrics.sessions.dec();
         self.state.metrics.end(ending.label());
+        settle_later(&self.state, &self.cluster);
         tracing::info!(
             cluster = %self.cluster.name(),
             session = %self.session.id(),
@@ -373,6 +406,14 @@ impl std::fmt::Display for Ending {
             Self::NotReading => f.write_str("the agent does not read what it is sent"),
             Self::Gone(reason) => write!(f, "{reason}"),
         }
+    }
+}
+
+/// A session began or ended: certificates that were renewed may go.
+pub(super) fn settle_later(state: &Arc<State>, cluster: &Arc<Cluster>) {
+    if cluster.record().fingerprints.len() > 1 && state.phases.current() < Phase::Draining {
+        let (shared, cluster) = (Arc::clone(state), Arc::clone(cluster));
+        state.tasks.spawn("settle-certificates", async move { renew::settle(&shared, &cluster).await });
     }
 }
 

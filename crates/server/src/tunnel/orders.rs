@@ -23,6 +23,10 @@ pub(crate) enum Order {
         /// When to dial again.
         after: Duration,
     },
+    /// Tell the agent to get a new certificate within so long.
+    Renew(Duration),
+    /// Tell the agent which authorities to believe, as they are when the order is carried out.
+    TakeRoots,
     /// Tell the agent why, and cut the session and all that runs on it.
     Cut(CloseReason),
 }
@@ -37,6 +41,8 @@ pub(crate) struct Orders {
 #[derive(Default)]
 struct Waiting {
     probe: bool,
+    take_roots: bool,
+    renew: Option<Duration>,
     go_away: Option<(CloseReason, Duration)>,
     cut: Option<CloseReason>,
 }
@@ -48,6 +54,8 @@ impl Orders {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             match order {
                 Order::Probe => waiting.probe = true,
+                Order::TakeRoots => waiting.take_roots = true,
+                Order::Renew(within) => waiting.renew = Some(within),
                 Order::GoAway { reason, after } => waiting.go_away = Some((reason, after)),
                 // The first reason stands.
                 Order::Cut(reason) => drop(waiting.cut.get_or_insert(reason)),
@@ -68,6 +76,13 @@ impl Orders {
         }
         if std::mem::take(&mut waiting.probe) {
             return Poll::Ready(Order::Probe);
+        }
+        // Before the renewal: what it is to believe comes first.
+        if std::mem::take(&mut waiting.take_roots) {
+            return Poll::Ready(Order::TakeRoots);
+        }
+        if let Some(within) = waiting.renew.take() {
+            return Poll::Ready(Order::Renew(within));
         }
         Poll::Pending
     }
@@ -97,6 +112,10 @@ mod tests {
         assert_eq!(next(&orders), Some(Order::Cut(CloseReason::ClusterDeleted)));
         assert!(matches!(next(&orders), Some(Order::GoAway { .. })));
         assert_eq!(next(&orders), Some(Order::Probe));
+        orders.give(Order::Renew(Duration::from_secs(1)));
+        orders.give(Order::TakeRoots);
+        assert_eq!(next(&orders), Some(Order::TakeRoots));
+        assert_eq!(next(&orders), Some(Order::Renew(Duration::from_secs(1))));
         assert_eq!(next(&orders), None);
     }
 

@@ -15,6 +15,7 @@ use std::{
 
 use moorline_model::{ClusterName, Fingerprint, SessionId, Timestamp};
 use moorline_mux::Handle;
+use moorline_wire::capability;
 use tokio::time::Instant;
 
 use super::orders::Orders;
@@ -40,6 +41,27 @@ pub(crate) struct Introduction {
     pub(crate) kubernetes_version: Option<String>,
     /// The uid of the cluster's `kube-system` namespace, as the agent says.
     pub(crate) cluster_uid: Option<String>,
+    /// What the agent can do.
+    pub(crate) abilities: Abilities,
+    /// Which authorities it believes about servers, where it says so.
+    pub(crate) trusts: Vec<Fingerprint>,
+}
+
+/// What an agent can do beyond the version of the protocol, as it says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Abilities {
+    /// It renews its certificate when it is told to.
+    pub(crate) renew: bool,
+    /// It believes other authorities when it is told to.
+    pub(crate) roots: bool,
+}
+
+impl Abilities {
+    /// Read from the words of a hello.
+    pub(crate) fn of(words: &[String]) -> Self {
+        let says = |word| words.iter().any(|said| said == word);
+        Self { renew: says(capability::RENEW), roots: says(capability::ROOTS) }
+    }
 }
 
 /// How the agent fares with its kube-apiserver.
@@ -69,6 +91,9 @@ pub(crate) struct Session {
     suspect: AtomicBool,
     /// The agent said that it goes away: what runs may end, nothing new begins.
     leaving: AtomicBool,
+    /// Its agent got its next certificate over it.
+    renewed: AtomicBool,
+    trusts: Mutex<Vec<Fingerprint>>,
     told: Mutex<Told>,
 }
 
@@ -98,6 +123,7 @@ impl Session {
             cluster_uid: about.cluster_uid.take().map(bounded),
         };
         about.agent_version = bounded(about.agent_version);
+        let trusts = Mutex::new(std::mem::take(&mut about.trusts));
         Self {
             about,
             handle,
@@ -109,6 +135,8 @@ impl Session {
             round_trip: AtomicU64::new(0),
             suspect: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
+            renewed: AtomicBool::new(false),
+            trusts,
             told: Mutex::new(told),
         }
     }
@@ -151,6 +179,26 @@ impl Session {
     /// Takes it out of use; what runs goes on.
     pub(crate) fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Its agent got its next certificate over it.
+    pub(crate) fn renewed(&self) {
+        self.renewed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its agent got its next certificate over it.
+    pub(crate) fn has_renewed(&self) -> bool {
+        self.renewed.load(Ordering::Relaxed)
+    }
+
+    /// Which authorities its agent believes about servers, as it said last; none where it does not say.
+    pub(crate) fn trusts(&self) -> Vec<Fingerprint> {
+        self.trusts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its agent believes these now.
+    pub(crate) fn trusts_now(&self, roots: Vec<Fingerprint>) {
+        *self.trusts.lock().unwrap_or_else(PoisonError::into_inner) = roots;
     }
 
     /// How many requests run on it.
@@ -228,6 +276,11 @@ impl fmt::Debug for Session {
             .field("cluster", &self.about.cluster)
             .finish_non_exhaustive()
     }
+}
+
+/// The fingerprints among what an agent said, as many as there may be.
+pub(super) fn fingerprints(words: &[String]) -> Vec<Fingerprint> {
+    words.iter().take(moorline_wire::limits::AUTHORITIES).filter_map(|word| word.parse().ok()).collect()
 }
 
 /// What an agent says is kept for as long as its session lives, so not at any length.

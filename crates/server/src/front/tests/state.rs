@@ -19,7 +19,7 @@ use crate::{
     metrics::Metrics,
     registry::Registry,
     state::State,
-    tunnel::session::{Introduction, Session},
+    tunnel::session::{Abilities, Introduction, Session},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -117,5 +117,7 @@ fn introduction() -> Introduction {
         agent_version: "0".to_owned(),
         kubernetes_version: None,
         cluster_uid: None,
+        abilities: Abilities::default(),
+        trusts: Vec::new(),
     }
 }
