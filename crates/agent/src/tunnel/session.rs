@@ -59,6 +59,8 @@ pub(super) struct Retire {
     pub(super) when_idle: CancellationToken,
     /// It ends.
     pub(super) now: CancellationToken,
+    /// It has ended.
+    pub(super) over: CancellationToken,
 }
 
 /// A session that the server has welcomed.

@@ -59,6 +59,8 @@ pub(super) struct Control {
     /// What was decided, and when the connection is cut.
     parting: Option<(Ending, Instant)>,
     ending: Option<Ending>,
+    /// The agent said that it goes away.
+    left: bool,
     /// For log lines that the agent causes: it decides how many messages it sends.
     lines: Rate,
     _place: OwnedSemaphorePermit,
@@ -75,6 +77,8 @@ enum Ending {
     HeartbeatMissed,
     /// A newer session arrived and this one did not answer in time.
     Superseded,
+    /// The agent went away, as it said.
+    Left,
     /// The agent broke the protocol.
     Protocol(String),
     /// The agent does not read its control stream.
@@ -114,6 +118,7 @@ impl Control {
             heart,
             parting: None,
             ending: None,
+            left: false,
             lines: Rate::new(LINES, Instant::now()),
             _place: place,
         }
@@ -279,6 +284,7 @@ impl Control {
                         "the agent goes away: nothing new is sent to it"
                     );
                 }
+                self.left = true;
                 self.session.leave();
                 self.cluster.refresh();
             }
@@ -348,6 +354,7 @@ impl Control {
         }
         match tokio::time::timeout(REASON, self.session.handle().closed()).await {
             Ok(reason) => Ending::Gone(reason),
+            Err(_elapsed) if self.left => Ending::Left,
             Err(_elapsed) => Ending::Protocol("the agent ended the control stream".to_owned()),
         }
     }
@@ -382,10 +389,12 @@ impl Ending {
     fn label(&self) -> &'static str {
         match self {
             Self::Ordered(CloseReason::ClusterDeleted) => "cluster-deleted",
+            Self::Ordered(CloseReason::Revoked) => "revoked",
             Self::Ordered(CloseReason::Superseded) | Self::Superseded => "superseded",
             Self::Ordered(_) => "shutdown",
             Self::Expired => "expired",
             Self::HeartbeatMissed => "heartbeat-missed",
+            Self::Left => "left",
             Self::Protocol(_) => "protocol-error",
             Self::NotReading => "not-reading",
             Self::Gone(reason) => reason.label(),
@@ -397,11 +406,13 @@ impl std::fmt::Display for Ending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Ordered(CloseReason::ClusterDeleted) => f.write_str("the cluster was deleted"),
+            Self::Ordered(CloseReason::Revoked) => f.write_str("its certificate was revoked"),
             Self::Ordered(CloseReason::Superseded) => f.write_str("it did not answer, and a newer one took its place"),
             Self::Ordered(_) => f.write_str("this server stops"),
             Self::Expired => f.write_str("the agent's certificate has expired"),
             Self::HeartbeatMissed => f.write_str("the agent did not answer heartbeats"),
             Self::Superseded => f.write_str("a newer session arrived, and this one did not answer in time"),
+            Self::Left => f.write_str("the agent went away"),
             Self::Protocol(why) => write!(f, "the agent broke the protocol: {why}"),
             Self::NotReading => f.write_str("the agent does not read what it is sent"),
             Self::Gone(reason) => write!(f, "{reason}"),
