@@ -13,20 +13,26 @@ use moorline_model::Timestamp;
 use moorline_mtls::{KeyPair, Source};
 use moorline_process::{Plan, Readiness, Registry, Shutdown, Tasks, admin};
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::{
     config::{Config, Followed},
     connection,
     credentials::{Credentials, TokenError},
     health::Prober,
+    identity::Identity,
     kubernetes::Client,
     metrics::Metrics,
     serve::{Service, upstream::Upstream},
-    tunnel::Tunnel,
+    standing::Reason,
+    tunnel::{Standing, Tunnel},
 };
 
 /// How often certificates and authorities are looked at on disk. kubelet updates mounted Secrets about once a minute.
 const CERTIFICATE_REREAD: Duration = Duration::from_secs(30);
+
+/// How often the identity is looked at while there is no session.
+const REPAIR_REREAD: Duration = Duration::from_secs(5);
 
 /// From the go-away to the drain: the server reads it within a round trip, and opens nothing new from then on.
 const GO_AWAY: Duration = Duration::from_millis(500);
@@ -47,7 +53,7 @@ pub struct App {
     prober: Prober,
     upstream: Arc<Upstream>,
     credentials: Arc<Credentials>,
-    keys: Source<KeyPair>,
+    identity: Arc<Identity>,
     connection: Option<(connection::Reader, connection::Reporter)>,
     followed: Vec<Followed>,
     metrics: Arc<Metrics>,
@@ -99,9 +105,16 @@ impl App {
             Arc::clone(&metrics),
         );
         let living = (tasks.clone(), phases.clone(), Arc::clone(&metrics));
-        let keys = config.tunnel.identity.keys();
+        let identity = Arc::clone(&config.tunnel.identity);
         let tunnel = Arc::new(Tunnel::new(config.tunnel, Arc::new(service), health, connected, living));
-        let connection = connection::follow(config.connection, &client, tunnel.standing(), &metrics);
+        let unkept = match &config.secret {
+            None => watch::Sender::default().subscribe(),
+            Some(secret) => {
+                secret.attach(client.clone(), Arc::clone(&metrics));
+                secret.trouble()
+            }
+        };
+        let connection = connection::follow(config.connection, &client, (tunnel.standing(), unkept), &metrics);
         let admin = admin::Admin { registry, readiness, phases, tasks };
         let plan = Plan { notice: Duration::ZERO, go_away: GO_AWAY, drain: config.drain_grace, cancel: CANCEL };
         let followed = config.followed;
@@ -114,7 +127,7 @@ impl App {
             prober,
             upstream,
             credentials,
-            keys,
+            identity,
             connection,
             followed,
             metrics,
@@ -149,7 +162,8 @@ impl App {
             tracing::info!(admin = %address, server = self.tunnel.server().as_deref(), version = env!("CARGO_PKG_VERSION"), "serving");
         }
         tasks.spawn("admin", admin::serve(listener, self.admin));
-        forever("expiry", Box::pin(watch_expiry(self.keys, self.metrics)));
+        forever("expiry", Box::pin(watch_expiry(self.identity.keys(), self.metrics)));
+        forever("identity-repair", Box::pin(look_for_repair(self.identity, self.tunnel.standing())));
         for files in self.followed {
             forever("certificate-reload", Box::pin(files.watch(CERTIFICATE_REREAD)));
         }
@@ -172,6 +186,17 @@ impl App {
             tracing::warn!(requests = outcome.cut, "requests that did not finish within --drain-grace were cut");
         }
         Ok(())
+    }
+}
+
+/// Looks at the identity at once, and often while the server cannot be reached: whoever repairs it is not to wait.
+async fn look_for_repair(identity: Arc<Identity>, mut standing: watch::Receiver<Standing>) {
+    identity.refresh().await;
+    let bad =
+        |standing: &Standing| standing.outcome.as_ref().is_some_and(|outcome| outcome.reason != Reason::Connected);
+    while standing.wait_for(bad).await.is_ok() {
+        tokio::time::sleep(REPAIR_REREAD).await;
+        identity.refresh().await;
     }
 }
 

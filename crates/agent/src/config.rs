@@ -20,13 +20,20 @@ use thiserror::Error;
 pub use acting::ActingFlags;
 pub use raw::RawConfig;
 
-use crate::{connection, credentials::TokenSource, identity::Identity, serve, tunnel};
+use crate::{
+    connection,
+    credentials::TokenSource,
+    identity::{Identity, Secret},
+    serve, tunnel,
+};
 
 /// The configuration as meant: complete and checked.
 #[derive(Debug)]
 pub struct Config {
     pub(crate) tunnel: tunnel::Config,
     pub(crate) connection: connection::Config,
+    /// Where the identity is kept, if not in a directory.
+    pub(crate) secret: Option<Arc<Secret>>,
     pub(crate) serve: serve::Config,
     pub(crate) upstream: serve::upstream::Config,
     pub(crate) token: TokenSource,

@@ -54,11 +54,12 @@ type Shared = Arc<watch::Sender<Seen>>;
 pub(crate) fn follow(
     config: Config,
     client: &Client,
-    standing: watch::Receiver<Standing>,
+    (standing, unkept): (watch::Receiver<Standing>, watch::Receiver<Option<String>>),
     metrics: &Arc<Metrics>,
 ) -> Option<(Reader, Reporter)> {
     let resource = config.resource.clone()?;
     let seen = Shared::default();
-    let reporter = Reporter::new(client.clone(), resource.clone(), Arc::clone(&seen), standing, Arc::clone(metrics));
+    let reporter =
+        Reporter::new(client.clone(), resource.clone(), Arc::clone(&seen), (standing, unkept), Arc::clone(metrics));
     Some((Reader::new(client.clone(), resource, config, seen, Arc::clone(metrics)), reporter))
 }

@@ -7,6 +7,7 @@
 
 mod directory;
 mod holder;
+mod secret;
 
 use std::{fmt, io, path::PathBuf, pin::Pin};
 
@@ -16,6 +17,7 @@ use zeroize::Zeroizing;
 
 pub use directory::Directory;
 pub(crate) use holder::Identity;
+pub(crate) use secret::Secret;
 
 /// What an agent needs to be let in. `Debug` shows none of it.
 #[derive(Clone, PartialEq, Eq)]

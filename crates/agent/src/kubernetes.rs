@@ -21,7 +21,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub(crate) use call::Call;
 pub(crate) use error::CallError;
-pub(crate) use object::{CONNECTIONS, Metadata, Name, Object, SECRETS};
+pub(crate) use object::{CONNECTIONS, Metadata, Object, SECRETS};
 pub(crate) use watch::{Event, Listed, Watch};
 
 use crate::serve::upstream::{ResponseBody, Upstream};
@@ -86,18 +86,6 @@ impl Client {
         self.exchange(Call::new(Method::GET, object.path())).await
     }
 
-    /// Creates an object.
-    ///
-    /// # Errors
-    /// [`CallError`]; a conflict when it is there already.
-    pub(crate) async fn create<T: Serialize + DeserializeOwned>(
-        &self,
-        object: &Object,
-        value: &T,
-    ) -> Result<T, CallError> {
-        self.exchange(Call::new(Method::POST, object.collection()).json(value)?).await
-    }
-
     /// Replaces an object, if it still is the one whose `resourceVersion` the value holds.
     ///
     /// # Errors
@@ -108,6 +96,15 @@ impl Client {
         value: &T,
     ) -> Result<T, CallError> {
         self.exchange(Call::new(Method::PUT, object.path()).json(value)?).await
+    }
+
+    /// Whether [`Client::update`] would go well. Changes nothing.
+    ///
+    /// # Errors
+    /// [`CallError`], as the update would give.
+    pub(crate) async fn try_update(&self, object: &Object, value: &impl Serialize) -> Result<(), CallError> {
+        let call = Call::new(Method::PUT, format!("{}?dryRun=All", object.path())).json(value)?;
+        self.exchange::<serde::de::IgnoredAny>(call).await.map(drop)
     }
 
     /// Merges a patch into an object's status, by RFC 7386. With a `metadata.resourceVersion` in it, the object must

@@ -39,6 +39,7 @@ pub(crate) struct Metrics {
     token_reloads: Family<Labels, Counter>,
     connection_ok: Gauge,
     conditions: Family<Labels, Counter>,
+    identity_kept: Gauge,
     standing: Family<Labels, Gauge>,
     stands: Mutex<Option<Reason>>,
     renewals: Family<Labels, Counter>,
@@ -119,6 +120,11 @@ impl Metrics {
                 "Writes of the connection resource's condition, by result",
                 Family::default(),
             ),
+            identity_kept: registry.register(
+                "agent_identity_secret_ok",
+                "1 when the identity Secret could be read or written the last time, if there is one",
+                Gauge::default(),
+            ),
             standing: registry.register(
                 "agent_standing",
                 "1 for the reason why the management cluster can be reached (Connected) or cannot",
@@ -186,6 +192,10 @@ impl Metrics {
 
     pub(crate) fn condition_written(&self, result: &'static str) {
         self.conditions.get_or_create(&[("result", result)]).inc();
+    }
+
+    pub(crate) fn identity_kept(&self, ok: bool) {
+        self.identity_kept.set(i64::from(ok));
     }
 
     pub(crate) fn stands(&self, reason: Option<Reason>) {

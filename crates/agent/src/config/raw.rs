@@ -20,6 +20,11 @@ pub struct RawConfig {
     #[arg(long, value_name = "NAME", env = "MOORLINE_MANAGEMENT_CLUSTER_CONNECTION")]
     pub management_cluster_connection: Option<String>,
 
+    /// Secret of this cluster in which the agent keeps its certificate, key and authorities as they are renewed; it is
+    /// also mounted at --cert-dir, where the first ones are read [default: they are kept in --cert-dir]
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "MOORLINE_IDENTITY_SECRET")]
+    pub identity_secret: Option<String>,
+
     /// Directory with management-cluster.crt, managed-cluster.crt and managed-cluster.key [default: /certs]
     #[arg(long, value_name = "DIR", env = "MOORLINE_CERT_DIR")]
     pub cert_dir: Option<PathBuf>,

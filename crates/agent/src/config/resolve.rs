@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use super::{Config, ConfigError, Followed, Problems, RawConfig, Surroundings, narrowing, upstream};
 use crate::{
     connection,
-    identity::{self, Directory, Files, Home as _, HomeError, Identity},
-    kubernetes::{CONNECTIONS, Object},
+    identity::{self, Directory, Files, Home, HomeError, Identity, Secret},
+    kubernetes::{CONNECTIONS, Object, SECRETS},
     serve,
     tunnel::{self, Address, Proxy, ProxyVariables, Router, Trust},
 };
@@ -44,7 +44,8 @@ pub(super) fn resolve(raw: &RawConfig, around: &Surroundings<'_>) -> Result<Conf
     let told = loaded.as_ref().ok().and_then(|files| files.address.clone());
     let resource = connection(raw, &mut problems);
     let server = server(raw, told.as_deref(), &mut problems);
-    let identity = certificates(home, loaded, around, &mut warnings, &mut problems);
+    let secret = secret(raw, &home, &mut problems);
+    let identity = certificates((home, secret.clone()), loaded, around, &mut warnings, &mut problems);
     let mut followed = Vec::new();
     let proxies = proxies(raw, around, (server.as_ref(), resource.is_some()), &mut followed, &mut problems);
     let sessions = sessions(raw, &mut problems);
@@ -63,7 +64,18 @@ pub(super) fn resolve(raw: &RawConfig, around: &Surroundings<'_>) -> Result<Conf
         let routes = connection.routes.subscribe();
         let tunnel = tunnel::Config { routes, identity: Arc::clone(&identity), sessions };
         followed.push(Followed::Identity(identity));
-        return Ok(Config { tunnel, connection, serve, upstream, token, followed, admin_addr, drain_grace, warnings });
+        return Ok(Config {
+            tunnel,
+            connection,
+            secret,
+            serve,
+            upstream,
+            token,
+            followed,
+            admin_addr,
+            drain_grace,
+            warnings,
+        });
     }
     Err(ConfigError(problems.0))
 }
@@ -122,8 +134,21 @@ fn way(
     Ok(connection::Config { routes, router, resource })
 }
 
+/// The Secret that keeps the identity, which is read from the directory first.
+fn secret(raw: &RawConfig, mounted: &Directory, problems: &mut Problems) -> Option<Arc<Secret>> {
+    let text = raw.identity_secret.as_deref().map(str::trim).filter(|text| !text.is_empty())?;
+    let object = text
+        .split_once('/')
+        .and_then(|(namespace, name)| Some(Object::of_namespace(SECRETS, namespace.parse().ok()?, name.parse().ok()?)));
+    if object.is_none() {
+        let remedy = "write NAMESPACE/NAME, such as moorline/moorline-agent-certs";
+        problems.add("--identity-secret", format!("{text:?} names no Secret"), remedy);
+    }
+    Some(Arc::new(Secret::new(object?, mounted.clone())))
+}
+
 fn certificates(
-    home: Directory,
+    (home, secret): (Directory, Option<Arc<Secret>>),
     loaded: Result<Files, HomeError>,
     around: &Surroundings<'_>,
     warnings: &mut Vec<String>,
@@ -132,7 +157,11 @@ fn certificates(
     let place = PathBuf::from(home.place());
     let certificate = place.join(identity::CERTIFICATE).display().to_string();
     let identity = loaded.and_then(|files| {
-        let made = Identity::new(Arc::new(home), &files);
+        let home: Arc<dyn Home> = match secret {
+            Some(secret) => secret,
+            None => Arc::new(home),
+        };
+        let made = Identity::new(home, &files);
         made.map_err(|reason| HomeError::Invalid { place: place.display().to_string(), reason })
     });
     let identity = match identity {

@@ -44,7 +44,7 @@ struct Condition {
 
 impl Wanted {
     /// What is to be said now; none while nothing is known yet.
-    pub(super) fn of(seen: &Seen, standing: &Standing) -> Option<Self> {
+    pub(super) fn of(seen: &Seen, standing: &Standing, unkept: Option<&str>) -> Option<Self> {
         let object = seen.object.as_ref()?;
         let generation = object.generation();
         let said = |available, reason, message: String| {
@@ -61,7 +61,8 @@ impl Wanted {
         // What is told of an earlier way says nothing about this one.
         let Outcome { reason, text, remedy } = standing.outcome.as_ref().filter(|_| standing.route >= seen.route)?;
         if *reason == Reason::Connected {
-            return said(true, *reason, format!("connected to {}", standing.server));
+            let unkept = unkept.map(|why| format!("; a renewed certificate could not be kept: {why}"));
+            return said(true, *reason, format!("connected to {}{}", standing.server, unkept.unwrap_or_default()));
         }
         let remedy = if remedy.is_empty() { String::new() } else { format!(". Remedy: {remedy}") };
         let earlier = if standing.earlier_serves { ". The session with the address before still serves" } else { "" };
@@ -132,21 +133,27 @@ mod tests {
 
     #[test]
     fn only_what_is_known_of_this_spec_is_said() {
-        assert_eq!(Wanted::of(&Seen::default(), &standing(1, Reason::Connected)), None, "no object");
-        assert_eq!(Wanted::of(&seen(2, 2), &standing(1, Reason::Connected)), None, "connected to the old address");
-        assert_eq!(Wanted::of(&seen(1, 1), &Standing::default()), None, "still trying");
-        let wanted = Wanted::of(&seen(2, 2), &standing(2, Reason::Connected)).unwrap();
+        assert_eq!(Wanted::of(&Seen::default(), &standing(1, Reason::Connected), None), None, "no object");
+        assert_eq!(
+            Wanted::of(&seen(2, 2), &standing(1, Reason::Connected), None),
+            None,
+            "connected to the old address"
+        );
+        assert_eq!(Wanted::of(&seen(1, 1), &Standing::default(), None), None, "still trying");
+        let wanted = Wanted::of(&seen(2, 2), &standing(2, Reason::Connected), None).unwrap();
         assert_eq!((wanted.available, wanted.generation, wanted.message.as_str()), (true, 2, "connected to hub:9449"));
+        let unkept = Wanted::of(&seen(2, 2), &standing(2, Reason::Connected), Some("no right")).unwrap();
+        assert!(unkept.available && unkept.message.ends_with("could not be kept: no right"));
         let mut refused = standing(2, Reason::ConnectionRefused);
         refused.earlier_serves = true;
-        let wanted = Wanted::of(&seen(2, 2), &refused).unwrap();
+        let wanted = Wanted::of(&seen(2, 2), &refused, None).unwrap();
         assert_eq!(
             wanted.message,
             "nobody there. Remedy: start the server. The session with the address before still serves"
         );
         let invalid =
             Seen { invalid: Some("no address".to_owned()), instead: Some("hub:9449".parse().unwrap()), ..seen(3, 2) };
-        let wanted = Wanted::of(&invalid, &standing(2, Reason::Connected)).unwrap();
+        let wanted = Wanted::of(&invalid, &standing(2, Reason::Connected), None).unwrap();
         assert_eq!((wanted.available, wanted.reason), (false, Reason::InvalidConfiguration));
         assert_eq!(wanted.message, "no address; hub:9449, as it was before, stays in use");
     }
@@ -154,9 +161,9 @@ mod tests {
     #[test]
     fn the_time_moves_with_the_status_and_others_are_left_alone() {
         let at = Timestamp::from_unix_seconds;
-        let refused = Wanted::of(&seen(1, 1), &standing(1, Reason::ConnectionRefused)).unwrap();
-        let timed_out = Wanted::of(&seen(1, 1), &standing(1, Reason::ConnectionTimedOut)).unwrap();
-        let connected = Wanted::of(&seen(1, 1), &standing(1, Reason::Connected)).unwrap();
+        let refused = Wanted::of(&seen(1, 1), &standing(1, Reason::ConnectionRefused), None).unwrap();
+        let timed_out = Wanted::of(&seen(1, 1), &standing(1, Reason::ConnectionTimedOut), None).unwrap();
+        let connected = Wanted::of(&seen(1, 1), &standing(1, Reason::Connected), None).unwrap();
         let other = json!({ "type": "Other", "status": "Unknown", "odd": [1] });
         let one = refused.among(&[other.clone()], at(100));
         assert_eq!(one[0], other);

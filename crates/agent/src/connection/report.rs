@@ -38,6 +38,8 @@ pub(crate) struct Reporter {
     resource: Object,
     seen: Shared,
     standing: watch::Receiver<Standing>,
+    /// Why the identity cannot be kept where it should be.
+    unkept: watch::Receiver<Option<String>>,
     metrics: Arc<Metrics>,
     written: Option<(Wanted, Instant)>,
     told: Option<String>,
@@ -60,10 +62,10 @@ impl Reporter {
         client: Client,
         resource: Object,
         seen: Shared,
-        standing: watch::Receiver<Standing>,
+        (standing, unkept): (watch::Receiver<Standing>, watch::Receiver<Option<String>>),
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { client, resource, seen, standing, metrics, written: None, told: None }
+        Self { client, resource, seen, standing, unkept, metrics, written: None, told: None }
     }
 
     /// Reports for ever. To be spawned by the caller.
@@ -73,8 +75,9 @@ impl Reporter {
         loop {
             let seen = changes.borrow_and_update().clone();
             let standing = self.standing.borrow_and_update().clone();
+            let wanted = Wanted::of(&seen, &standing, self.unkept.borrow_and_update().as_deref());
             let now = Instant::now();
-            match todo(&seen, &standing, self.written.as_ref(), &mut news_since, now) {
+            match todo(&seen, wanted, self.written.as_ref(), &mut news_since, now) {
                 Todo::Nothing => self.something_new(&mut changes).await,
                 Todo::NotBefore(moment) => {
                     tokio::select! {
@@ -103,6 +106,7 @@ impl Reporter {
             _changed = changes.changed() => {}
             // The tunnel is gone when the process ends.
             changed = self.standing.changed() => if changed.is_err() { std::future::pending().await },
+            () = changed_at_all(&mut self.unkept) => {}
         }
     }
 
@@ -142,15 +146,22 @@ impl Reporter {
     }
 }
 
+/// Never returns where nothing can change any more.
+async fn changed_at_all(unkept: &mut watch::Receiver<Option<String>>) {
+    if unkept.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
 /// What is to be done now. `news_since` remembers since when there is bad news that was not told.
 fn todo(
     seen: &Seen,
-    standing: &Standing,
+    wanted: Option<Wanted>,
     written: Option<&(Wanted, Instant)>,
     news_since: &mut Option<Instant>,
     now: Instant,
 ) -> Todo {
-    let Some(wanted) = Wanted::of(seen, standing) else { return Todo::Nothing };
+    let Some(wanted) = wanted else { return Todo::Nothing };
     let conditions = seen.object.as_ref().map_or(&[][..], |object| object.status.conditions.as_slice());
     if wanted.stands_in(conditions) {
         *news_since = None;
@@ -190,41 +201,51 @@ mod tests {
         Standing { route: 1, server: "hub:9449".to_owned(), outcome: Some(outcome), earlier_serves: false }
     }
 
+    fn wanted(standing: &Standing) -> Option<Wanted> {
+        Wanted::of(&seen(&[]), standing, None)
+    }
+
     #[test]
     fn good_news_at_once_bad_news_settled_and_nothing_twice() {
         let start = Instant::now();
         let mut news = None;
         let good = standing(Reason::Connected, "");
-        let Todo::Say(wanted) = todo(&seen(&[]), &good, None, &mut news, start) else { panic!("at once") };
-        let there = seen(&wanted.among(&[], crate::config::now()));
-        let written = (wanted, start);
-        assert_eq!(todo(&there, &good, Some(&written), &mut news, start), Todo::Nothing);
+        let Todo::Say(said) = todo(&seen(&[]), wanted(&good), None, &mut news, start) else { panic!("at once") };
+        let there = seen(&said.among(&[], crate::config::now()));
+        let written = (said, start);
+        assert_eq!(todo(&there, wanted(&good), Some(&written), &mut news, start), Todo::Nothing);
         let bad = standing(Reason::ConnectionRefused, "nobody");
         let later = start + Duration::from_secs(5);
-        assert_eq!(todo(&there, &bad, Some(&written), &mut news, later), Todo::NotBefore(later + SETTLE));
-        assert_eq!(todo(&there, &good, Some(&written), &mut news, later), Todo::Nothing, "it came back");
-        assert_eq!(todo(&there, &bad, Some(&written), &mut news, later + SETTLE), Todo::NotBefore(later + SETTLE * 2));
-        let Todo::Say(wanted) = todo(&there, &bad, Some(&written), &mut news, later + SETTLE * 2) else {
+        assert_eq!(todo(&there, wanted(&bad), Some(&written), &mut news, later), Todo::NotBefore(later + SETTLE));
+        assert_eq!(todo(&there, wanted(&good), Some(&written), &mut news, later), Todo::Nothing, "it came back");
+        assert_eq!(
+            todo(&there, wanted(&bad), Some(&written), &mut news, later + SETTLE),
+            Todo::NotBefore(later + SETTLE * 2)
+        );
+        let Todo::Say(said) = todo(&there, wanted(&bad), Some(&written), &mut news, later + SETTLE * 2) else {
             panic!("settled")
         };
-        assert!(!wanted.available);
+        assert!(!said.available);
     }
 
     #[test]
     fn words_alone_wait_and_two_replicas_do_not_quarrel() {
         let start = Instant::now();
         let (good, bad) = (standing(Reason::Connected, ""), standing(Reason::ConnectionRefused, "nobody"));
-        let say = |standing: &Standing| Wanted::of(&seen(&[]), standing).unwrap();
+        let say = |standing: &Standing| Wanted::of(&seen(&[]), standing, None).unwrap();
         let bad_there = seen(&say(&bad).among(&[], crate::config::now()));
         let good_there = seen(&say(&good).among(&[], crate::config::now()));
         let later = start + Duration::from_secs(5);
         let reworded = standing(Reason::ConnectionRefused, "still nobody");
         let written = (say(&bad), start);
-        assert_eq!(todo(&bad_there, &reworded, Some(&written), &mut None, later), Todo::NotBefore(start + WORDS_PAUSE));
+        assert_eq!(
+            todo(&bad_there, wanted(&reworded), Some(&written), &mut None, later),
+            Todo::NotBefore(start + WORDS_PAUSE)
+        );
         // The other replica says it is connected: this one has had its say.
-        assert_eq!(todo(&good_there, &bad, Some(&written), &mut None, later), Todo::NotBefore(start + REPEAT));
+        assert_eq!(todo(&good_there, wanted(&bad), Some(&written), &mut None, later), Todo::NotBefore(start + REPEAT));
         // And the connected one contradicts.
         let written = (say(&good), start);
-        assert!(matches!(todo(&bad_there, &good, Some(&written), &mut None, later), Todo::Say(_)));
+        assert!(matches!(todo(&bad_there, wanted(&good), Some(&written), &mut None, later), Todo::Say(_)));
     }
 }

@@ -99,7 +99,7 @@ impl Object {
         Self { kind, namespace: Some(namespace), name }
     }
 
-    pub(super) fn collection(&self) -> String {
+    fn collection(&self) -> String {
         let Kind { root, plural, .. } = self.kind;
         match &self.namespace {
             None => format!("{root}/{plural}"),

@@ -82,6 +82,14 @@ impl Hub {
         }
     }
 
+    /// The agent's files as they are now, as the data of a Secret.
+    pub(crate) fn secret(&self) -> serde_json::Value {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let names = ["management-cluster.crt", "managed-cluster.crt", "managed-cluster.key"];
+        let data = names.map(|name| (name, STANDARD.encode(fs::read(self.files.path().join(name)).unwrap())));
+        serde_json::json!({ "metadata": { "labels": { "kept": "as-it-is" } }, "type": "Opaque", "data": std::collections::BTreeMap::from(data) })
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.listener.local_addr().unwrap().port()
     }

@@ -6,6 +6,7 @@ mod api;
 mod bench;
 mod connection;
 mod hub;
+mod keeping;
 mod program;
 mod serving;
 mod sessions;

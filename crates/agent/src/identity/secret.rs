@@ -1,0 +1,189 @@
+//! An identity kept in a Secret of the managed cluster: read and replaced as a whole, by its version.
+//!
+//! The first time it is read from the directory in which the Secret is mounted. From then on the Secret itself counts:
+//! kubelet brings a change into the mount a minute later, and what was there before must not come back meanwhile. Of two
+//! replicas the one that is first to replace it wins; the other is told of the conflict, and takes over what is there
+//! when it reads again. Its keys are the names of the directory's files.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use super::{ADDRESS, CERTIFICATE, Directory, Files, Home, HomeError, KEY, Later, ROOTS};
+use crate::{
+    kubernetes::{CallError, Client, Metadata, Object},
+    metrics::Metrics,
+    serve::Chain,
+};
+
+/// An identity kept in a Secret.
+pub(crate) struct Secret {
+    object: Object,
+    mounted: Directory,
+    /// Known once the agent is built.
+    door: OnceLock<(Client, Arc<Metrics>)>,
+    /// The version that was read last; none as long as the Secret could not be read.
+    version: Mutex<Option<String>>,
+    /// Why the Secret cannot be read or written.
+    trouble: watch::Sender<Option<String>>,
+}
+
+/// A Secret, with whatever else it holds.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    metadata: Metadata,
+    #[serde(default)]
+    data: BTreeMap<String, String>,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
+}
+
+impl Secret {
+    /// Reads the directory until [`Secret::attach`] gives it a client.
+    pub(crate) fn new(object: Object, mounted: Directory) -> Self {
+        let trouble = watch::Sender::new(None);
+        Self { object, mounted, door: OnceLock::new(), version: Mutex::default(), trouble }
+    }
+
+    /// Asks this client from now on. Once.
+    pub(crate) fn attach(&self, client: Client, metrics: Arc<Metrics>) {
+        // A second one would be the same.
+        drop(self.door.set((client, metrics)));
+    }
+
+    /// Why the Secret cannot be read or written, as it changes.
+    pub(crate) fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.subscribe()
+    }
+
+    async fn read(&self) -> Result<Files, HomeError> {
+        let Some((client, _)) = self.door.get() else { return self.mounted.load().await };
+        let error = match client.get::<Kept>(&self.object).await.map_err(|error| self.failed("read", &error)) {
+            Ok(kept) => match self.files(&kept) {
+                Ok(files) => {
+                    *self.version() = Some(kept.metadata.resource_version);
+                    return Ok(files);
+                }
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        self.stands(Some(error.to_string()));
+        if self.version().is_some() {
+            return Err(error);
+        }
+        self.mounted.load().await
+    }
+
+    /// Replaces the Secret, if it is the one that was read last. A dry run changes nothing.
+    async fn replace(&self, files: Option<&Files>) -> Result<(), HomeError> {
+        let replaced = self.try_replacing(files).await;
+        self.stands(replaced.as_ref().err().map(ToString::to_string));
+        replaced
+    }
+
+    async fn try_replacing(&self, files: Option<&Files>) -> Result<(), HomeError> {
+        let Some((client, _)) = self.door.get() else {
+            return Err(HomeError::Other(format!("{}: not to be written yet", self.object)));
+        };
+        let mut kept: Kept = client.get(&self.object).await.map_err(|error| self.failed("read", &error))?;
+        let Some(files) = files else {
+            let written = client.try_update(&self.object, &kept).await;
+            return written.map_err(|error| self.failed("write", &error));
+        };
+        if self.version().as_ref().is_some_and(|read| *read != kept.metadata.resource_version) {
+            return Err(HomeError::Other(format!("{}: somebody else has changed it meanwhile", self.object)));
+        }
+        for (name, text) in [(ROOTS, &files.roots_pem), (CERTIFICATE, &files.certificate_pem), (KEY, &files.key_pem)] {
+            kept.data.insert(name.to_owned(), STANDARD.encode(text));
+        }
+        match &files.address {
+            Some(address) => drop(kept.data.insert(ADDRESS.to_owned(), STANDARD.encode(address))),
+            None => drop(kept.data.remove(ADDRESS)),
+        }
+        let written = client.update(&self.object, &kept).await.map_err(|error| self.failed("write", &error))?;
+        *self.version() = Some(written.metadata.resource_version);
+        Ok(())
+    }
+
+    fn files(&self, kept: &Kept) -> Result<Files, HomeError> {
+        let text = |name: &str| -> Result<Zeroizing<String>, HomeError> {
+            let wrong = |what: &str| HomeError::Other(format!("{}: {name} {what}", self.object));
+            let encoded = kept.data.get(name).ok_or_else(|| wrong("is missing"))?;
+            let bytes = STANDARD.decode(encoded).map_err(|_no_base64| wrong("is not base64"))?;
+            String::from_utf8(bytes).map(Zeroizing::new).map_err(|_no_text| wrong("is no text"))
+        };
+        let address = text(ADDRESS).ok().map(|address| address.trim().to_owned());
+        let files = Files {
+            roots_pem: text(ROOTS)?.to_string(),
+            certificate_pem: text(CERTIFICATE)?.to_string(),
+            key_pem: text(KEY)?,
+            address: address.filter(|address| !address.is_empty()),
+        };
+        match files.check() {
+            Ok(_good) => Ok(files),
+            Err(reason) => Err(HomeError::Invalid { place: self.object.to_string(), reason }),
+        }
+    }
+
+    fn failed(&self, what: &str, error: &CallError) -> HomeError {
+        let remedy = if error.is_forbidden() {
+            "; give the agent's service account get and update on it"
+        } else if error.is_not_found() {
+            "; create it, or leave out --identity-secret"
+        } else {
+            ""
+        };
+        HomeError::Other(format!("cannot {what} {}: {}{remedy}", self.object, Chain(error)))
+    }
+
+    fn stands(&self, trouble: Option<String>) {
+        if let Some((_, metrics)) = self.door.get() {
+            metrics.identity_kept(trouble.is_none());
+        }
+        self.trouble.send_if_modified(|before| {
+            let news = *before != trouble;
+            if let Some(text) = trouble.as_ref().filter(|_| news) {
+                tracing::warn!("the identity Secret is of no use now; going on with the certificate in use: {text}");
+            }
+            *before = trouble;
+            news
+        });
+    }
+
+    fn version(&self) -> MutexGuard<'_, Option<String>> {
+        self.version.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Home for Secret {
+    fn load(&self) -> Later<'_, Files> {
+        Box::pin(self.read())
+    }
+
+    fn save<'a>(&'a self, files: &'a Files) -> Later<'a, ()> {
+        Box::pin(self.replace(Some(files)))
+    }
+
+    fn writable(&self) -> Later<'_, ()> {
+        Box::pin(self.replace(None))
+    }
+
+    fn place(&self) -> String {
+        self.object.to_string()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secret").field("object", &self.object).finish_non_exhaustive()
+    }
+}

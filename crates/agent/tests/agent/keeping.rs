@@ -1,0 +1,56 @@
+//! The identity kept in a Secret. The kube-apiserver is scripted.
+
+use std::time::Duration;
+
+use http::Method;
+use moorline_agent::RawConfig;
+use moorline_ca::Authority;
+
+use crate::{
+    api::Api,
+    bench::{Agent, eventually, now},
+    hub::{Hub, QUIET},
+};
+
+pub(crate) const SECRET: &str = "/api/v1/namespaces/moorline/secrets/moorline-agent-certs";
+
+fn keeping(hub: &Hub, api: &Api) -> RawConfig {
+    RawConfig {
+        identity_secret: Some("moorline/moorline-agent-certs".to_owned()),
+        management_cluster_connection: Some("default".to_owned()),
+        ..hub.raw(&api.url())
+    }
+}
+
+#[tokio::test]
+async fn a_repaired_secret_is_taken_at_once_and_counts_before_the_mount() {
+    let (hub, api) = (Hub::start().await, Api::start().await);
+    let good = hub.secret();
+    let stranger = Authority::generate("stranger", now(), Duration::from_secs(86_400)).unwrap();
+    hub.install(&stranger);
+    api.apply(SECRET, hub.secret());
+    api.connect_to(&format!("127.0.0.1:{}", hub.port()));
+    let agent = Agent::start(&keeping(&hub, &api));
+    hub.handshake().await.unwrap_err();
+    // The agent does not know this server's authority; it rests for long after such a failure.
+    api.becomes("False", "UnknownAuthority").await;
+    api.apply(SECRET, good);
+    let _session = hub.session(QUIET).await;
+    api.becomes("True", "Connected").await;
+    assert!(agent.page("/metrics").await.contains("moorline_agent_identity_secret_ok 1"));
+    assert!(api.impersonated(SECRET).iter().all(Option::is_none));
+    assert_eq!(api.count(&Method::PUT, SECRET), 0, "nothing was renewed");
+}
+
+#[tokio::test]
+async fn without_its_secret_an_agent_goes_on_with_the_mount_and_says_so() {
+    let (hub, api) = (Hub::start().await, Api::start().await);
+    api.connect_to(&format!("127.0.0.1:{}", hub.port()));
+    let agent = Agent::start(&keeping(&hub, &api));
+    let _session = hub.session(QUIET).await;
+    let what = "the condition tells of it";
+    eventually(what, || api.available()["message"].as_str().is_some_and(|text| text.contains("create it"))).await;
+    let condition = api.available();
+    assert_eq!((condition["status"].as_str(), condition["reason"].as_str()), (Some("True"), Some("Connected")));
+    assert!(agent.page("/metrics").await.contains("moorline_agent_identity_secret_ok 0"));
+}
