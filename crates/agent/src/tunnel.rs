@@ -32,9 +32,9 @@ pub(crate) use connected::{Outcome, Standing};
 pub(crate) use control::HelloError;
 pub(crate) use dial::DialError;
 pub(crate) use proxy::{ConnectError as ProxyError, Proxy, ProxyVariables, authority};
+use renewal::Renewal;
 pub(crate) use route::{Address, Route, Router, Routes, Trust};
 pub(crate) use session::EstablishError;
-use renewal::Renewal;
 use session::{Left, Retire, Session};
 
 use crate::{

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use moorline_model::{ClusterName, ClusterRecord, ClusterUid, Dialect, Fingerprint, SessionId, Timestamp};
+use moorline_model::{
+    ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid, Dialect, Fingerprint, SessionId, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::API_VERSION;
@@ -12,6 +14,9 @@ pub mod condition {
     /// Whether requests reach the cluster's kube-apiserver: the result of a probe through the tunnel, not the mere
     /// existence of a session. The name is Calico Enterprise's.
     pub const CONNECTED: &str = "ManagedClusterConnected";
+
+    /// Whether the agent reaches the cluster's kube-apiserver, as far as anybody can tell.
+    pub const REACHABLE: &str = "KubeAPIServerReachable";
 }
 
 /// A managed cluster.
@@ -48,6 +53,7 @@ impl ManagedCluster {
             status: ManagedClusterStatus {
                 certificate_expiry: record.fingerprints.iter().map(|active| active.not_after).max(),
                 fingerprints: record.fingerprints.iter().map(|active| active.fingerprint).collect(),
+                certificates: record.fingerprints.iter().map(Certificate::from).collect(),
                 ..status
             },
         }
@@ -130,6 +136,25 @@ pub struct ManagedClusterStatus {
     pub certificate_expiry: Option<Timestamp>,
     /// The SHA-256 fingerprints of the certificates that stand for it.
     pub fingerprints: Vec<Fingerprint>,
+    /// The same with their ends; two while a renewal overlaps.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<Certificate>,
+}
+
+/// A certificate that stands for a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Certificate {
+    /// Its SHA-256.
+    pub fingerprint: Fingerprint,
+    /// When it ends.
+    pub not_after: Timestamp,
+}
+
+impl From<&ActiveFingerprint> for Certificate {
+    fn from(active: &ActiveFingerprint) -> Self {
+        Self { fingerprint: active.fingerprint, not_after: active.not_after }
+    }
 }
 
 /// A Kubernetes condition.
@@ -149,6 +174,9 @@ pub struct Condition {
     /// Since when `status` is what it is; none where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<Timestamp>,
+    /// When it was looked at last, with an answer; none where nobody looks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_probe_time: Option<Timestamp>,
 }
 
 /// Whether a condition holds. Written as Kubernetes does: `True`, `False`, `Unknown`.
@@ -186,8 +214,6 @@ pub struct Session {
 
 #[cfg(test)]
 mod tests {
-    use moorline_model::ActiveFingerprint;
-
     use super::*;
 
     #[test]
@@ -209,6 +235,7 @@ mod tests {
                 reason: "ProbeSucceeded".to_owned(),
                 message: String::new(),
                 last_transition_time: Some(created),
+                last_probe_time: Some(created),
             }],
             sessions: vec![Session {
                 id: SessionId::from_bytes([0x22; 16]),
@@ -247,6 +274,7 @@ mod tests {
                         "reason": "ProbeSucceeded",
                         "message": "",
                         "lastTransitionTime": "2026-11-21T03:53:00Z",
+                        "lastProbeTime": "2026-11-21T03:53:00Z",
                     }],
                     "sessions": [{
                         "id": "22222222-2222-2222-2222-222222222222",
@@ -261,6 +289,7 @@ mod tests {
                     "agentVersion": "0.1.0",
                     "certificateExpiry": "2027-11-21T03:53:00Z",
                     "fingerprints": ["ab".repeat(32)],
+                    "certificates": [{"fingerprint": "ab".repeat(32), "notAfter": "2027-11-21T03:53:00Z"}],
                 },
             }],
         });

@@ -14,8 +14,8 @@ mod server;
 mod user;
 
 pub use cluster::{
-    Condition, ConditionStatus, ListMeta, ManagedCluster, ManagedClusterList, ManagedClusterSpec, ManagedClusterStatus,
-    ObjectMeta, Session, condition,
+    Certificate, Condition, ConditionStatus, ListMeta, ManagedCluster, ManagedClusterList, ManagedClusterSpec,
+    ManagedClusterStatus, ObjectMeta, Session, condition,
 };
 pub use enrolment::{CreateCluster, CreatedCluster, Enrolment};
 pub use event::{ClusterEvent, ClusterEventList, EventType, InvolvedObject};

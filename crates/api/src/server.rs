@@ -17,6 +17,12 @@ pub struct ServerStatus {
     pub connected_clusters: u64,
     /// Sessions of agents.
     pub sessions: u64,
+    /// What agents dial; none where the server does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_address: Option<String>,
+    /// How long the certificate of an agent lives, in seconds; none where the server does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_certificate_life_seconds: Option<u64>,
 }
 
 /// Which server this is.
@@ -41,9 +47,12 @@ mod tests {
             clusters: 2,
             connected_clusters: 1,
             sessions: 1,
+            tunnel_address: Some("hub:9449".to_owned()),
+            agent_certificate_life_seconds: None,
         };
         let expected = serde_json::json!({
             "version": "0.1.0", "started": "1970-01-01T00:00:00Z", "clusters": 2, "connectedClusters": 1, "sessions": 1,
+            "tunnelAddress": "hub:9449",
         });
         assert_eq!(serde_json::to_value(status).unwrap(), expected);
         let version = Version { version: "0.1.0".to_owned(), protocol_version: 1 };

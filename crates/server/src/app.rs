@@ -20,7 +20,7 @@ use moorline_process::{
 };
 use moorline_store::{OpenError, StoreError};
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 
 use background::{Background, farewell};
 use load::Doors;
@@ -179,6 +179,7 @@ impl App {
             tunnel: config.tunnel,
             memory,
             pools,
+            checks: Semaphore::new(tunnel::check::AT_ONCE),
             metrics,
             tasks,
             phases: shutdown.phases(),

@@ -140,6 +140,10 @@ pub(crate) struct TunnelConfig {
     pub(crate) heartbeat_interval: Duration,
     /// What the other sessions of a cluster get to show a sign of life when a new one arrives.
     pub(crate) probe_timeout: Duration,
+    /// Between two probes of a session, from here to the kube-apiserver and back.
+    pub(crate) check_interval: Duration,
+    /// For one of them.
+    pub(crate) check_timeout: Duration,
     /// Streams open at once on one session.
     pub(crate) max_streams: usize,
     /// Bytes of all sessions together that arrived and were not read.

@@ -3,6 +3,6 @@
 //! Called by the tunnel door for what arrives there; changes records through [`crate::clusters::Clusters`] only.
 
 pub(crate) mod join;
-pub(crate) mod tokens;
 pub(crate) mod renew;
 pub(crate) mod requests;
+pub(crate) mod tokens;

@@ -40,6 +40,10 @@ pub(crate) struct Metrics {
     pub(crate) heartbeats_missed: Counter,
     /// Round trips of heartbeats, in seconds.
     pub(crate) heartbeat_seconds: Histogram,
+    /// Probes through sessions that no answer came to.
+    pub(crate) checks_failed: Counter,
+    /// From the beginning of such a probe to its answer, in seconds.
+    pub(crate) check_seconds: Histogram,
     /// Clusters in the store.
     pub(crate) clusters: Gauge,
     control: Family<Labels, Counter>,
@@ -76,6 +80,16 @@ impl Metrics {
                 "tunnel_heartbeat_seconds",
                 "Round trips of heartbeats",
                 Histogram::new([0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0]),
+            ),
+            checks_failed: registry.register(
+                "tunnel_checks_failed",
+                "Probes through sessions to which no answer came",
+                Counter::default(),
+            ),
+            check_seconds: registry.register(
+                "tunnel_check_seconds",
+                "Time of a probe through a session to the kube-apiserver and back",
+                Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]),
             ),
             clusters: registry.register("clusters", "Clusters in the store", Gauge::default()),
             control: registry.register(

@@ -15,7 +15,7 @@ use moorline_access::Permit;
 use moorline_model::{ClusterName, ClusterRecord, Fingerprint, SessionId, Timestamp};
 use thiserror::Error;
 
-pub(crate) use cluster::{AttachError, Attached, Cluster, Connection};
+pub(crate) use cluster::{AttachError, Attached, Cluster, Connection, Standing};
 
 use crate::{
     events::{Events, Happening},

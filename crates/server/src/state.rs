@@ -11,6 +11,7 @@ use moorline_kube::AccessReviews;
 use moorline_model::Timestamp;
 use moorline_mux::MemoryBudget;
 use moorline_process::{Phases, Tasks};
+use tokio::sync::Semaphore;
 
 use crate::{
     audit::Audit,
@@ -58,6 +59,8 @@ pub(crate) struct State {
     pub(crate) memory: MemoryBudget,
     /// What every session's pool of streams is made with.
     pub(crate) pools: PoolContext,
+    /// Turns of the probes through sessions.
+    pub(crate) checks: Semaphore,
     /// Counters and gauges of everything but the gateway, which has its own.
     pub(crate) metrics: Metrics,
     /// The only spawn.

@@ -3,6 +3,7 @@
 //! The composition root starts it; it brings sessions into the registry and takes them out again.
 
 pub(crate) mod admit;
+pub(crate) mod check;
 pub(crate) mod control;
 mod heartbeat;
 pub(crate) mod listener;

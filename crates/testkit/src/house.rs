@@ -65,6 +65,7 @@ impl Server {
             admin_listen: any(),
             heartbeat_interval: Some(format!("{}ms", BEAT.as_millis())),
             probe_timeout: Some("500ms".to_owned()),
+            check_interval: Some("1s".to_owned()),
             hello_timeout: Some("2s".to_owned()),
             shutdown_notice: Some("0s".to_owned()),
             drain_grace: Some("10s".to_owned()),

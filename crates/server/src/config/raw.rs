@@ -177,6 +177,15 @@ pub struct RawConfig {
     #[arg(long, value_name = "DURATION", env = "MOORLINE_PROBE_TIMEOUT")]
     pub probe_timeout: Option<String>,
 
+    /// How often each session is asked whether requests get through it to the kube-apiserver and back
+    /// [default: 15s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_CHECK_INTERVAL")]
+    pub check_interval: Option<String>,
+
+    /// How long the answer to that may take; after three times without one, the session is cut [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_CHECK_TIMEOUT")]
+    pub check_timeout: Option<String>,
+
     /// Streams open at once on one session [default: 1024]
     #[arg(long, value_name = "N", env = "MOORLINE_MAX_STREAMS")]
     pub max_streams: Option<usize>,

@@ -99,6 +99,8 @@ fn tunnel(found: &mut Found, raw: &RawConfig) -> TunnelConfig {
         max_sessions_per_cluster: found.count("--max-sessions-per-cluster", raw.max_sessions_per_cluster, 4),
         heartbeat_interval: found.heartbeat(raw.heartbeat_interval.as_deref()),
         probe_timeout: found.span("--probe-timeout", raw.probe_timeout.as_deref(), "2500ms"),
+        check_interval: found.span("--check-interval", raw.check_interval.as_deref(), "15s"),
+        check_timeout: found.span("--check-timeout", raw.check_timeout.as_deref(), "10s"),
         max_streams: found.count("--max-streams", raw.max_streams, 1024),
         memory_budget: found.size("--memory-budget", raw.memory_budget.as_deref(), "256MiB"),
     }

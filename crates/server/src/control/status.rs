@@ -13,7 +13,7 @@ use super::{
 use crate::{
     clock,
     front::Caller,
-    registry::{Cluster, Connection},
+    registry::{Cluster, Connection, Standing},
     state::State,
     tunnel::{self, admit::VERSION},
 };
@@ -33,6 +33,8 @@ pub(super) async fn status(
         clusters: clusters.len() as u64,
         connected_clusters: connected as u64,
         sessions: sessions as u64,
+        tunnel_address: Some(state.issuer.address().to_owned()),
+        agent_certificate_life_seconds: Some(state.issuer.life().as_secs()),
     };
     Ok(json(StatusCode::OK, &body))
 }
@@ -47,25 +49,46 @@ pub(super) async fn version() -> Response {
 pub(crate) fn of(cluster: &Cluster) -> ManagedClusterStatus {
     let standing = cluster.standing();
     let (agent_version, kubernetes_version) = cluster.versions();
-    let status = match standing.connection {
-        Connection::Connected => ConditionStatus::True,
-        Connection::Probing => ConditionStatus::Unknown,
-        Connection::UpstreamFailing | Connection::NeverConnected | Connection::Disconnected => ConditionStatus::False,
-    };
     ManagedClusterStatus {
         connected: standing.connection == Connection::Connected,
-        conditions: vec![Condition {
-            kind: condition::CONNECTED.to_owned(),
-            status,
-            reason: standing.connection.as_str().to_owned(),
-            message: standing.message,
-            last_transition_time: Some(standing.since),
-        }],
+        conditions: conditions(standing),
         sessions: cluster.sessions().iter().rev().map(|session| session_of(session)).collect(),
         kubernetes_version,
         agent_version,
         ..ManagedClusterStatus::default()
     }
+}
+
+fn conditions(standing: Standing) -> Vec<Condition> {
+    let connection = standing.connection;
+    let connected = match connection {
+        Connection::Connected => ConditionStatus::True,
+        Connection::Probing => ConditionStatus::Unknown,
+        Connection::UpstreamFailing
+        | Connection::NotCarrying
+        | Connection::NeverConnected
+        | Connection::Disconnected => ConditionStatus::False,
+    };
+    let (reachable, reason) = match connection {
+        Connection::Connected => (ConditionStatus::True, "ProbeSucceeded"),
+        Connection::UpstreamFailing => (ConditionStatus::False, "ProbeFailed"),
+        // Nobody can ask it.
+        Connection::Probing | Connection::NotCarrying | Connection::NeverConnected | Connection::Disconnected => {
+            (ConditionStatus::Unknown, connection.as_str())
+        }
+    };
+    let condition = |kind: &str, status, reason: &str| Condition {
+        kind: kind.to_owned(),
+        status,
+        reason: reason.to_owned(),
+        message: standing.message.clone(),
+        last_transition_time: Some(standing.since),
+        last_probe_time: standing.probed,
+    };
+    vec![
+        condition(condition::CONNECTED, connected, connection.as_str()),
+        condition(condition::REACHABLE, reachable, reason),
+    ]
 }
 
 fn session_of(session: &tunnel::session::Session) -> Session {

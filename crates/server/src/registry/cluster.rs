@@ -19,8 +19,9 @@ use crate::{
     clock,
     events::Ring,
     tunnel::{
+        check::Carriage,
         orders::Order,
-        session::{Outstanding, Session, Upstream},
+        session::{Outstanding, Session, Told, Upstream},
     },
 };
 
@@ -57,6 +58,8 @@ pub(crate) struct Standing {
     pub(crate) message: String,
     /// Since when the connection is what it is.
     pub(crate) since: Timestamp,
+    /// When a request got through last, from here to the kube-apiserver and back; none where no agent answers probes.
+    pub(crate) probed: Option<Timestamp>,
     /// When an agent was last heard of; none since this server started.
     pub(crate) last_seen: Option<Timestamp>,
 }
@@ -70,6 +73,8 @@ pub(crate) enum Connection {
     Probing,
     /// A session answers, and its agent cannot reach the kube-apiserver.
     UpstreamFailing,
+    /// A session answers heartbeats, and no request gets through it.
+    NotCarrying,
     /// No session since this server started.
     NeverConnected,
     /// The last session ended.
@@ -83,6 +88,7 @@ impl Connection {
             Self::Connected => "Connected",
             Self::Probing => "Probing",
             Self::UpstreamFailing => "KubeAPIServerUnreachable",
+            Self::NotCarrying => "TunnelNotCarrying",
             Self::NeverConnected => "NeverConnected",
             Self::Disconnected => "Disconnected",
         }
@@ -114,6 +120,7 @@ impl Cluster {
             connection: Connection::NeverConnected,
             message: "no agent has connected since this server started".to_owned(),
             since: clock::now(),
+            probed: None,
             last_seen: None,
         };
         let life = Life { standing, proven: None, renewal: None, kubernetes_version: None, agent_version: None };
@@ -298,7 +305,7 @@ impl Cluster {
         match standing.connection {
             Connection::NeverConnected => (None, standing.message),
             Connection::Disconnected => (Some(standing.since), standing.message),
-            Connection::Connected | Connection::Probing | Connection::UpstreamFailing => {
+            Connection::Connected | Connection::Probing | Connection::UpstreamFailing | Connection::NotCarrying => {
                 (None, "its agent is going away and opens nothing new".to_owned())
             }
         }
@@ -310,28 +317,53 @@ impl Cluster {
         if let Some(version) = told.iter().rev().find_map(|told| told.kubernetes_version.clone()) {
             life.kubernetes_version = Some(version);
         }
-        let failing = told.iter().rev().find_map(|told| match &told.upstream {
-            Upstream::Failing(reason) => Some(reason),
-            Upstream::Untold | Upstream::Well => None,
-        });
-        let (connection, message) = if told.iter().any(|told| told.upstream == Upstream::Well) {
-            (Connection::Connected, "the agent reaches its kube-apiserver".to_owned())
-        } else if let Some(reason) = failing {
-            (Connection::UpstreamFailing, format!("the agent cannot reach its kube-apiserver: {reason}"))
-        } else if !told.is_empty() {
-            (Connection::Probing, "the agent has not said yet whether it reaches its kube-apiserver".to_owned())
-        } else if let Some(why) = ended {
-            (Connection::Disconnected, format!("the last session of its agent ended: {why}"))
-        } else {
-            return;
+        let fares: Vec<_> = sessions.iter().map(|session| session.checked().carriage).zip(&told).map(fares).collect();
+        let best = fares.iter().rev().min_by_key(|(connection, _)| rank(*connection));
+        let (connection, message) = match (best, ended) {
+            (Some((connection, message)), _) => (*connection, message.clone()),
+            (None, Some(why)) => (Connection::Disconnected, format!("the last session of its agent ended: {why}")),
+            (None, None) => return,
         };
         let now = clock::now();
         let same = life.standing.connection == connection;
-        life.standing =
-            Standing { since: if same { life.standing.since } else { now }, last_seen: Some(now), connection, message };
+        let since = if same { life.standing.since } else { now };
+        let probed = sessions.iter().filter_map(|session| session.checked().answered).max().or(life.standing.probed);
+        life.standing = Standing { since, probed, last_seen: Some(now), connection, message };
     }
 
     fn locked(&self) -> MutexGuard<'_, Life> {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a cluster stands as far as one of its sessions can tell.
+fn fares((carriage, told): (Carriage, &Told)) -> (Connection, String) {
+    let words = |connection, message: &str| (connection, message.to_owned());
+    match (carriage, &told.upstream) {
+        (Carriage::Stuck, _) => words(Connection::NotCarrying, "the agent answers heartbeats, and no requests"),
+        (Carriage::Awaited, _) => {
+            words(Connection::Probing, "no request has gone through the tunnel to the kube-apiserver and back yet")
+        }
+        (_, Upstream::Failing(why)) => {
+            (Connection::UpstreamFailing, format!("the agent cannot reach its kube-apiserver: {why}"))
+        }
+        (Carriage::Carries, Upstream::Well) => {
+            words(Connection::Connected, "a request went through the tunnel to the kube-apiserver and back")
+        }
+        (Carriage::Unasked, Upstream::Well) => words(Connection::Connected, "the agent reaches its kube-apiserver"),
+        (Carriage::Carries | Carriage::Unasked, Upstream::Untold) => {
+            words(Connection::Probing, "the agent has not said yet whether it reaches its kube-apiserver")
+        }
+    }
+}
+
+/// The best of several sessions counts.
+const fn rank(connection: Connection) -> u8 {
+    match connection {
+        Connection::Connected => 0,
+        Connection::UpstreamFailing => 1,
+        Connection::Probing => 2,
+        Connection::NotCarrying => 3,
+        Connection::NeverConnected | Connection::Disconnected => 4,
     }
 }

@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use super::{
+    check,
     control::Control,
     orders::Order,
     session::{Abilities, Introduction, Session, fingerprints},
@@ -129,6 +130,11 @@ impl Admission {
                 let theirs = (Arc::clone(&cluster), Arc::clone(&session), arrival.incoming);
                 let requests = requests::serve(Arc::clone(&self.state), theirs.0, theirs.1, theirs.2);
                 self.state.tasks.spawn("agent-requests", requests);
+                if session.about().abilities.probe {
+                    let state = Arc::clone(&self.state);
+                    let checking = check::keep(state, Arc::clone(&cluster), Arc::clone(&session));
+                    self.state.tasks.spawn("tunnel-check", checking);
+                }
                 let control = Control::new(Arc::clone(&self.state), cluster, session, stream, (welcome, place));
                 self.state.metrics.welcomed.inc();
                 self.state.metrics.admission_seconds.observe(began.elapsed().as_secs_f64());

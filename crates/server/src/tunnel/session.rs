@@ -15,11 +15,11 @@ use std::{
 
 use moorline_model::{ClusterName, Fingerprint, SessionId, Timestamp};
 use moorline_mux::Handle;
-use moorline_wire::capability;
+use moorline_wire::{capability, probe};
 use tokio::time::Instant;
 
-use super::orders::Orders;
-use crate::{front::pool::Pool, registry::Routed};
+use super::{check::Carriage, orders::Orders};
+use crate::{clock, front::pool::Pool, registry::Routed};
 
 /// What is known of a session when it begins.
 pub(crate) struct Introduction {
@@ -54,13 +54,15 @@ pub(crate) struct Abilities {
     pub(crate) renew: bool,
     /// It believes other authorities when it is told to.
     pub(crate) roots: bool,
+    /// It answers probes on streams of their own.
+    pub(crate) probe: bool,
 }
 
 impl Abilities {
     /// Read from the words of a hello.
     pub(crate) fn of(words: &[String]) -> Self {
         let says = |word| words.iter().any(|said| said == word);
-        Self { renew: says(capability::RENEW), roots: says(capability::ROOTS) }
+        Self { renew: says(capability::RENEW), roots: says(capability::ROOTS), probe: says(probe::CAPABILITY) }
     }
 }
 
@@ -89,12 +91,24 @@ pub(crate) struct Session {
     round_trip: AtomicU64,
     /// Being probed, and not answered yet: used only where there is nothing better.
     suspect: AtomicBool,
+    /// Did not answer the last probe: used only where there is nothing better.
+    avoided: AtomicBool,
+    carriage: Mutex<Checked>,
     /// The agent said that it goes away: what runs may end, nothing new begins.
     leaving: AtomicBool,
     /// Its agent got its next certificate over it.
     renewed: AtomicBool,
     trusts: Mutex<Vec<Fingerprint>>,
     told: Mutex<Told>,
+}
+
+/// What the last probe found, and when requests got through last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checked {
+    /// How it fared.
+    pub(crate) carriage: Carriage,
+    /// When an answer came last.
+    pub(crate) answered: Option<Timestamp>,
 }
 
 /// What the agent said last.
@@ -124,6 +138,7 @@ impl Session {
         };
         about.agent_version = bounded(about.agent_version);
         let trusts = Mutex::new(std::mem::take(&mut about.trusts));
+        let carriage = if about.abilities.probe { Carriage::Awaited } else { Carriage::Unasked };
         Self {
             about,
             handle,
@@ -134,6 +149,8 @@ impl Session {
             answered_at: AtomicU64::new(0),
             round_trip: AtomicU64::new(0),
             suspect: AtomicBool::new(false),
+            avoided: AtomicBool::new(false),
+            carriage: Mutex::new(Checked { carriage, answered: None }),
             leaving: AtomicBool::new(false),
             renewed: AtomicBool::new(false),
             trusts,
@@ -168,7 +185,26 @@ impl Session {
 
     /// Whether it is being probed and has not answered yet.
     pub(crate) fn is_suspect(&self) -> bool {
-        self.suspect.load(Ordering::Relaxed)
+        self.suspect.load(Ordering::Relaxed) || self.avoided.load(Ordering::Relaxed)
+    }
+
+    /// Starts or ends the time in which other sessions are preferred since no request got through this one.
+    pub(super) fn set_avoided(&self, avoided: bool) {
+        self.avoided.store(avoided, Ordering::Relaxed);
+    }
+
+    /// Notes what a probe found; gives what the one before did.
+    pub(super) fn carriage(&self, now: Carriage) -> Carriage {
+        let mut checked = self.carriage.lock().unwrap_or_else(PoisonError::into_inner);
+        if now == Carriage::Carries {
+            checked.answered = Some(clock::now());
+        }
+        std::mem::replace(&mut checked.carriage, now)
+    }
+
+    /// What the last probe found.
+    pub(crate) fn checked(&self) -> Checked {
+        *self.carriage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts or ends the time in which other sessions are preferred.

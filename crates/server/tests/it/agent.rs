@@ -78,6 +78,15 @@ impl Agent {
         agent
     }
 
+    /// As [`Agent::connect`], and it says that it answers probes.
+    pub(crate) async fn connect_probed(house: &House, credentials: &Credentials) -> Self {
+        let mut agent = Self::dial(house, credentials).await;
+        let capabilities = vec![moorline_wire::probe::CAPABILITY.to_owned()];
+        agent.say(&Message::Hello(Hello { capabilities, ..hello(None) })).await;
+        agent.welcome().await;
+        agent
+    }
+
     pub(crate) async fn say(&mut self, message: &Message) {
         self.stream.write_all(&encode(message)).await.unwrap();
     }

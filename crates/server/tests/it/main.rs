@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, reason = "tests")]
 
 mod agent;
+mod checks;
 mod control;
 mod drain;
 mod events;

@@ -8,6 +8,7 @@ use moorline_model::{ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid, 
 use moorline_mux::{Handle, MemoryBudget};
 use moorline_process::{Registry as MetricRegistry, Shutdown};
 use moorline_store::Embedded;
+use tokio::sync::Semaphore;
 
 use super::house::Parts;
 use crate::{
@@ -52,6 +53,8 @@ fn tunnel() -> TunnelConfig {
         max_sessions_per_cluster: 4,
         heartbeat_interval: Duration::from_secs(5),
         probe_timeout: Duration::from_secs(2),
+        check_interval: Duration::from_secs(15),
+        check_timeout: Duration::from_secs(10),
         max_streams: 1024,
         memory_budget: 64 << 20,
     }
@@ -82,6 +85,7 @@ pub(super) fn build(parts: Parts, handle: Handle, pool: &Arc<Pool>) -> (Arc<Stat
         api_group: "moorline.io".to_owned(),
         gateway: parts.gateway,
         tunnel: tunnel(),
+        checks: Semaphore::new(1),
         metrics,
         memory,
         pools: parts.pools,
