@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use moorline_process::logs;
 
-use crate::printer::Format;
+use crate::printer::{Format, Structured};
 
 pub(crate) use self::{
     login::{CredentialArgs, GatewayArgs, Grant, IssuerArgs, LoginArgs},
@@ -64,6 +64,9 @@ pub(crate) enum Command {
     /// Show which clusters are connected
     #[command(after_help = examples::STATUS)]
     Status(StatusArgs),
+    /// Look for what is wrong between here, the gateway and the tunnel, and say what to do about it
+    #[command(after_help = examples::DOCTOR)]
+    Doctor(DoctorArgs),
     /// Print the completion script of a shell
     #[command(after_help = examples::COMPLETION)]
     Completion {
@@ -193,6 +196,9 @@ pub(crate) enum ClusterCommand {
     /// Show one managed cluster
     #[command(after_help = examples::CLUSTER_GET)]
     Get(ClusterGetArgs),
+    /// Show all that is known of one managed cluster: conditions, sessions, certificates, and what happened to it
+    #[command(after_help = examples::CLUSTER_DESCRIBE)]
+    Describe(ClusterDescribeArgs),
     /// Delete managed clusters; their sessions are cut and their certificates refused at once
     #[command(visible_alias = "rm", after_help = examples::CLUSTER_DELETE)]
     Delete(ClusterDeleteArgs),
@@ -227,6 +233,17 @@ pub(crate) struct ClusterGetArgs {
     /// How to print the result
     #[arg(long, short, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterDescribeArgs {
+    /// The name of the cluster
+    pub(crate) name: String,
+    /// Print the cluster and its events as json or yaml instead
+    #[arg(long, short, value_name = "FORMAT")]
+    pub(crate) output: Option<Structured>,
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
 }
@@ -349,8 +366,24 @@ pub(crate) struct KubeconfigArgs {
     pub(crate) connect: ConnectArgs,
 }
 
+/// Look for what is wrong between here, the gateway and the tunnel.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Where agents reach the tunnel [default: what the gateway says]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) tunnel_address: Option<String>,
+    /// Print the findings as json or yaml instead
+    #[arg(long, short, value_name = "FORMAT")]
+    pub(crate) output: Option<Structured>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
+    /// End with exit code 1 where a cluster is not connected, or a certificate is about to end
+    #[arg(long)]
+    pub(crate) check: bool,
     /// How to print the result
     #[arg(long, short, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,

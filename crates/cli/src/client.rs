@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header, response};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -117,10 +117,11 @@ impl Client {
         let io = tokio::time::timeout(CONNECT_WITHIN, self.connect())
             .await
             .map_err(|_elapsed| self.unreachable("no answer within 10 seconds"))??;
-        let (status, bytes) = tokio::time::timeout(ANSWER_WITHIN, self.exchange(io, method, path, body))
+        let (head, bytes) = tokio::time::timeout(ANSWER_WITHIN, self.exchange(io, method, path, body))
             .await
             .map_err(|_elapsed| self.unreachable("connected, but no whole answer came within 30 seconds"))?
             .map_err(|error| self.unreachable(&error))?;
+        let status = head.status;
         if !status.is_success() {
             return Err(CallError::Refused(status, refusal(status, &bytes)));
         }
@@ -135,8 +136,24 @@ impl Client {
     async fn connect(&self) -> Result<TlsStream<TcpStream>, CallError> {
         let address = (self.connection.host.as_str(), self.connection.port);
         let stream = TcpStream::connect(address).await.map_err(|error| self.unreachable(&error.to_string()))?;
+        self.secure(stream).await.map_err(CallError::Unreachable)
+    }
+
+    /// TLS on a connection that somebody made.
+    pub(crate) async fn secure(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, Failure> {
         let secured = self.tls.connect(self.server_name.clone(), stream).await;
-        secured.map_err(|error| CallError::Unreachable(self.untrusted(&error)))
+        secured.map_err(|error| self.untrusted(&error))
+    }
+
+    /// The head of the answer to a `GET`, whatever it says.
+    pub(crate) async fn head(&self, path: &str) -> Result<response::Parts, Failure> {
+        let asking = async {
+            let io = self.connect().await?;
+            let answer = self.exchange(io, Method::GET, path, Bytes::new()).await;
+            Ok::<_, CallError>(answer.map_err(|error| self.unreachable(&error))?.0)
+        };
+        let answer = tokio::time::timeout(CONNECT_WITHIN, asking).await;
+        Ok(answer.unwrap_or_else(|_elapsed| Err(self.unreachable("no answer within 10 seconds")))?)
     }
 
     async fn exchange(
@@ -145,7 +162,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Bytes,
-    ) -> Result<(StatusCode, Bytes), String> {
+    ) -> Result<(response::Parts, Bytes), String> {
         let (mut sender, driver) = http1::handshake(TokioIo::new(io)).await.map_err(|error| error.to_string())?;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
@@ -163,9 +180,9 @@ impl Client {
         }
         let answer = async move {
             let response = sender.send_request(request).await.map_err(|error| crate::failure::chain(&error))?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await;
-            Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, LARGEST_ANSWER).collect().await;
+            Ok((head, body.map_err(|error| error.to_string())?.to_bytes()))
         };
         // The driver ends when the sender is gone; how it ends matters only where the answer did not come.
         let (answer, _driven) = tokio::join!(answer, driver);

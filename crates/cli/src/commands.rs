@@ -4,6 +4,8 @@ mod auth;
 mod cluster;
 mod completion;
 mod credential;
+mod describe;
+mod doctor;
 mod enrolment;
 mod kubeconfig;
 mod login;
@@ -29,6 +31,7 @@ pub(crate) async fn run(cli: Cli, printer: &mut Printer<'_>) -> Result<(), Failu
         Command::Credential(args) => credential::run(&args, printer).await,
         Command::Login(args) => login::run(&args, printer).await,
         Command::Kubeconfig(args) => kubeconfig::run(&args, printer).await,
+        Command::Doctor(args) => doctor::run(&args, printer).await,
         Command::Status(args) => status::run(&args, printer).await,
         Command::Completion { shell } => completion::run(shell, printer),
         Command::User(command) => user::run(command, printer).await,

@@ -29,6 +29,15 @@ pub(crate) enum Format {
     Name,
 }
 
+/// How a result is wanted that is no list of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Structured {
+    /// As JSON.
+    Json,
+    /// As YAML.
+    Yaml,
+}
+
 impl<'a> Printer<'a> {
     pub(crate) fn new(out: &'a mut (dyn Write + Send), err: &'a mut (dyn Write + Send)) -> Self {
         Self { out, err }
@@ -59,6 +68,13 @@ impl<'a> Printer<'a> {
         let text = serde_saphyr::to_string_with_options(value, options)
             .map_err(|error| Failure::because("cannot write the result as YAML", &error))?;
         self.text(&text)
+    }
+
+    pub(crate) fn structured(&mut self, value: &impl Serialize, format: Structured) -> Result<(), Failure> {
+        match format {
+            Structured::Json => self.json(value),
+            Structured::Yaml => self.yaml(value),
+        }
     }
 
     /// A remark about the way there.

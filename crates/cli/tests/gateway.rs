@@ -108,6 +108,9 @@ fn answer(method: &Method, path: &str, body: &str) -> (u16, String) {
     match (method.as_str(), path) {
         ("GET", "/v1/clusters") => (200, json!({"kind": "ManagedClusterList", "items": [west()]}).to_string()),
         ("GET", "/v1/clusters/west") => (200, west().to_string()),
+        ("GET", "/v1/clusters/west/events") => {
+            (200, json!({"kind": "ClusterEventList", "items": [lost()]}).to_string())
+        }
         ("DELETE", "/v1/clusters/west") => (200, String::from_utf8(Status::success().to_json()).unwrap()),
         ("POST", "/v1/clusters/east/enrolment") => failure(409, Reason::Conflict, "east has a certificate already"),
         ("POST", "/v1/clusters" | "/v1/clusters/west/enrolment") => {
@@ -147,6 +150,11 @@ fn west() -> Value {
     })
 }
 
+fn lost() -> Value {
+    json!({"type": "Warning", "reason": "Disconnected", "message": "it hung up", "count": 1,
+           "firstTimestamp": "9999-01-01T00:00:00Z", "lastTimestamp": "9999-01-01T00:00:00Z"})
+}
+
 fn ann() -> Value {
     json!({"apiVersion": "moorline.io/v1alpha1", "kind": "User", "metadata": {"name": "a/nn"},
            "spec": {"groups": ["dev", "ops"], "tokenId": "0123456789ab"}})
@@ -174,9 +182,47 @@ fn clusters_are_shown_in_every_format() {
     assert_eq!(json, west(), "also what this program does not know");
     let yaml: Value = serde_saphyr::from_str(&run(&["cluster", "get", "west", "-o", "yaml"])).unwrap();
     assert_eq!(yaml, west());
-    assert!(run(&["status", "-o", "wide"]).contains("NoSession"));
+    let status = gateway.moorline(&["status", "-o", "wide"]);
+    assert!(ok(&status).contains("NoSession"));
+    assert_eq!(err(&status), "warning: west is not connected: NoSession: \n1 cluster, 0 connected; 0 sessions\n");
     assert!(run(&["version"]).ends_with("Server Version: v9.8.7\n"));
-    assert_eq!(gateway.asked().len(), 8);
+    assert_eq!(gateway.asked().len(), 10);
+}
+
+#[test]
+fn a_cluster_is_described_with_what_happened_to_it() {
+    let gateway = Gateway::start();
+    let text = ok(&gateway.moorline(&["cluster", "describe", "west"]));
+    assert!(text.starts_with("Name:         west\n"), "{text}");
+    assert!(text.ends_with("  Warning  Disconnected  0s   it hung up\n"), "{text}");
+    let json: Value =
+        serde_json::from_str(&ok(&gateway.moorline(&["cluster", "describe", "west", "-o", "json"]))).unwrap();
+    assert_eq!((&json["cluster"], &json["events"]), (&west(), &json!([lost()])));
+    assert_eq!(gateway.moorline(&["cluster", "describe", "x"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_doctor_tells_what_a_gateway_lacks_and_who_is_missing() {
+    let gateway = Gateway::start();
+    let examined = gateway.moorline(&["doctor", "-o", "json"]);
+    let report: Value = serde_json::from_slice(&examined.stdout).unwrap();
+    assert!(examined.status.success(), "{report}");
+    let verdict = |check: &str| {
+        let all = report["findings"].as_array().unwrap();
+        all.iter().find(|one| one["check"] == check).unwrap_or_else(|| panic!("no {check}: {report}"))["verdict"]
+            .clone()
+    };
+    for check in ["gateway-dns", "gateway-tcp", "gateway-tls", "gateway-certificate", "credential", "clock"] {
+        assert_eq!(verdict(check), "OK", "{check}");
+    }
+    assert_eq!((verdict("authorization"), verdict("server")), (json!("WARN"), json!("SKIPPED")));
+    assert_eq!(verdict("tunnel"), "SKIPPED", "nobody says where it is");
+    // Its listener speaks TLS, and nothing that agents do.
+    let there = format!("127.0.0.1:{}", gateway.addr.port());
+    let examined = gateway.moorline(&["doctor", "--tunnel-address", &there]);
+    assert_eq!(examined.status.code(), Some(1));
+    let text = String::from_utf8(examined.stdout).unwrap();
+    assert!(text.contains("FAIL     tunnel-tls "), "{text}");
 }
 
 #[test]

@@ -44,6 +44,7 @@ Examples:
   moorline cluster manifest west
   moorline cluster list -o wide
   moorline cluster get west -o yaml
+  moorline cluster describe west
   moorline cluster delete west";
 
 pub(super) const CLUSTER_ADD: &str = "\
@@ -73,6 +74,13 @@ pub(super) const CLUSTER_GET: &str = "\
 Examples:
   moorline cluster get west
   moorline cluster get west -o yaml";
+
+pub(super) const CLUSTER_DESCRIBE: &str = "\
+Examples:
+  moorline cluster describe west
+  moorline cluster describe west -o json | jq '.events[] | select(.type == \"Warning\")'
+
+Events are kept in the memory of the server: the newest 64 of each cluster since it started.";
 
 pub(super) const CLUSTER_DELETE: &str = "\
 Examples:
@@ -140,7 +148,20 @@ pub(super) const STATUS: &str = "\
 Examples:
   moorline status
   moorline status -o wide
-  moorline status --server https://gateway.example:9443 --certificate-authority ca.crt --token-file token";
+  moorline status --check > /dev/null || echo look at it
+  moorline status --server https://gateway.example:9443 --certificate-authority ca.crt --token-file token
+
+A certificate is warned about when a sixth of its life is left, or two weeks where the gateway does not say how long that
+is. Exit codes: 0 the gateway answered, however its clusters fare; with --check, 1 where a cluster is not connected or a
+certificate is about to end; 1 also where the gateway did not answer, 2 for input that cannot be right.";
+
+pub(super) const DOCTOR: &str = "\
+Examples:
+  moorline doctor
+  moorline doctor -o json | jq '.findings[] | select(.verdict != \"OK\")'
+  moorline doctor --tunnel-address hub.example.com:9449
+
+It changes nothing. Exit codes: 0 nothing failed (there may be warnings), 1 something did, 2 the input cannot be right.";
 
 pub(super) const COMPLETION: &str = "\
 Examples:

@@ -6,7 +6,7 @@ use moorline_api::{CreateCluster, CreatedCluster, paths};
 use moorline_model::{ClusterName, check_labels};
 use serde_json::Value;
 
-use super::{enrolment::Target, view};
+use super::{describe, enrolment::Target, view};
 use crate::{
     args::{ClusterAddArgs, ClusterCommand, ClusterDeleteArgs, ClusterGetArgs, ClusterListArgs, ClusterManifestArgs},
     client::Client,
@@ -21,6 +21,7 @@ pub(super) async fn run(command: ClusterCommand, printer: &mut Printer<'_>) -> R
         ClusterCommand::Manifest(args) => manifest(*args, printer).await,
         ClusterCommand::List(args) => show_list(&args, printer).await,
         ClusterCommand::Get(args) => get(&args, printer).await,
+        ClusterCommand::Describe(args) => describe::run(&args, printer).await,
         ClusterCommand::Delete(args) => delete(&args, printer).await,
     }
 }

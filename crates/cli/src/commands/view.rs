@@ -2,6 +2,9 @@
 //!
 //! Works on the JSON as it came, so that `-o json` shows what a newer gateway says and an older one does not.
 
+mod description;
+mod summary;
+
 use moorline_api::condition;
 use moorline_demo::age;
 use moorline_model::Timestamp;
@@ -11,6 +14,9 @@ use crate::{
     failure::Failure,
     printer::{Printer, Table},
 };
+
+pub(super) use description::description;
+pub(super) use summary::summary;
 
 const UNKNOWN: &str = "<unknown>";
 
@@ -51,7 +57,7 @@ pub(super) fn clusters(list: &Value, now: i64, wide: bool) -> Table {
 pub(super) fn status(list: &Value, now: i64, wide: bool) -> Table {
     let mut header = vec!["NAME", "CONNECTED", "SINCE", "SESSIONS", "RTT", "KUBERNETES", "CERTIFICATE"];
     if wide {
-        header.extend(["AGENT", "FROM", "OUTSTANDING", "REASON"]);
+        header.extend(["AGENT", "FROM", "OUTSTANDING", "PROBED", "REASON"]);
     }
     let mut table = Table::new(&header);
     for cluster in items(list) {
@@ -71,6 +77,9 @@ pub(super) fn status(list: &Value, now: i64, wide: bool) -> Table {
                 text(cluster, "/status/agentVersion"),
                 each("remoteAddress").join(","),
                 each("outstanding").join(","),
+                condition
+                    .and_then(|condition| condition.get("lastProbeTime"))
+                    .map_or_else(String::new, |probed| since(Some(probed), now)),
                 condition.map_or_else(String::new, |condition| scalar(condition.get("reason"))),
             ]);
         }
@@ -197,7 +206,8 @@ mod tests {
                 "status": {
                     "conditions": [{"type": "Other", "status": "False"},
                                    {"type": "ManagedClusterConnected", "status": "True", "reason": "ProbeSucceeded",
-                                    "lastTransitionTime": "2026-11-21T03:50:45Z"}],
+                                    "lastTransitionTime": "2026-11-21T03:50:45Z",
+                                    "lastProbeTime": "2026-11-21T03:52:51Z"}],
                     "sessions": [{"rttMs": 12.6, "remoteAddress": "10.0.0.1:5", "outstanding": 3},
                                  {"rttMs": 0.43, "remoteAddress": "10.0.0.2:6", "outstanding": 0}],
                     "kubernetesVersion": "v1.33.1", "agentVersion": "0.1.0",
@@ -243,6 +253,6 @@ a-cluster-never-seen   Unknown     <unknown>   0          <none>   <none>       
 "
         );
         let wide = status(&list(), NOW, true).to_string();
-        assert!(wide.contains("10.0.0.1:5,10.0.0.2:6   3,0           ProbeSucceeded\n"), "{wide}");
+        assert!(wide.contains("10.0.0.1:5,10.0.0.2:6   3,0           9s       ProbeSucceeded\n"), "{wide}");
     }
 }

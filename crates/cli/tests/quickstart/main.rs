@@ -185,6 +185,13 @@ fn manage(home: &Path, state: &Path) -> Value {
     let mut rows = table.lines();
     assert!(rows.next().unwrap().starts_with("NAME   CONNECTED   SINCE"), "{table}");
     assert!(rows.next().unwrap().starts_with("demo   True        "), "{table}");
+    let described = ok(&run(&["cluster", "describe", "demo"]));
+    for part in ["Name:         demo\n", "ManagedClusterConnected ", " Registered ", " Connected "] {
+        assert!(described.contains(part), "{part} in {described}");
+    }
+    let examined = ok(&run(&["doctor"]));
+    assert!(examined.contains("OK       tunnel-tls ") && !examined.contains("WARN"), "{examined}");
+    assert!(run(&["status", "--check"]).status.success());
 
     let files = state.join("west");
     let added = run(&["cluster", "add", "west", "-l", "a=b", "--output-dir", files.to_str().unwrap()]);
