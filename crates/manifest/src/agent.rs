@@ -259,20 +259,28 @@ impl Install {
     }
 }
 
+impl Install {
+    /// Every object but the Secret, each after those that it needs.
+    pub(crate) fn objects(&self, address: &Address) -> Vec<Document> {
+        let of = |file: &'static str| move |object: Node| Document { file, object };
+        let mut all = vec![of("namespace.yaml")(objects::namespace(self))];
+        all.push(of("crd.yaml")(connection::definition()));
+        let rights = std::iter::once(objects::account(self)).chain(objects::impersonation(self).0);
+        all.extend(rights.chain(objects::rights(self)).map(of("rbac.yaml")));
+        all.push(of("network-policy.yaml")(network::policy(self, address)));
+        all.extend(workload::budget(self).map(of("deployment.yaml")));
+        all.push(of("deployment.yaml")(workload::deployment(self, address)));
+        all
+    }
+}
+
 impl Manifest<'_> {
     /// Every object, each after those that it needs.
     #[must_use]
     pub fn documents(&self) -> Vec<Document> {
-        let of = |file: &'static str| move |object: Node| Document { file, object };
-        let install = self.install;
-        let mut all = vec![of("namespace.yaml")(objects::namespace(install))];
-        all.push(of("crd.yaml")(connection::definition()));
-        let rights = std::iter::once(objects::account(install)).chain(objects::impersonation(install).0);
-        all.extend(rights.chain(objects::rights(install)).map(of("rbac.yaml")));
-        all.push(of("secret.yaml")(self.secret()));
-        all.extend(network::policies(self).map(of("network-policy.yaml")));
-        all.extend(workload::budget(install).map(of("deployment.yaml")));
-        all.push(of("deployment.yaml")(workload::deployment(self)));
+        let mut all = self.install.objects(self.address);
+        let before = all.iter().position(|document| document.file == "network-policy.yaml").unwrap_or(all.len());
+        all.insert(before, Document { file: "secret.yaml", object: self.secret() });
         all
     }
 

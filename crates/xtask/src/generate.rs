@@ -3,6 +3,8 @@
 //!
 //! They are committed so that a reader finds them, and checked so that they cannot lie.
 
+mod managed;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -43,8 +45,9 @@ const PROGRAMS: &[(&str, &str, &[&[&str]])] = &[
     ),
 ];
 
-/// Where the custom resource definitions of the management cluster are.
-const DEFINITIONS: &str = "deploy/crds/managedclusters.yaml";
+/// Where the custom resource definitions of the management cluster are: for kubectl, and in the server's chart.
+const DEFINITIONS: [&str; 2] =
+    ["deploy/crds/managedclusters.yaml", "deploy/helm/moorline-server/crds/managedclusters.yaml"];
 
 /// Writes the generated files, or with `check` compares them and fails naming the stale ones.
 pub(crate) fn run(check: bool) -> Result<()> {
@@ -65,7 +68,13 @@ pub(crate) fn run(check: bool) -> Result<()> {
     for (program, package, subcommands) in PROGRAMS {
         keep(&format!("docs/reference/{program}.md"), reference(&root, program, package, subcommands)?)?;
     }
-    keep(DEFINITIONS, definitions(&root)?)?;
+    let definitions = definitions(&root)?;
+    for path in DEFINITIONS {
+        keep(path, definitions.clone())?;
+    }
+    for (path, content) in managed::files()? {
+        keep(&path, format!("# Written by `cargo xtask generate`.\n{content}"))?;
+    }
     if stale.is_empty() {
         return Ok(());
     }

@@ -4,7 +4,7 @@
 //! open towards everywhere, as do the kube-apiserver's ports unless its addresses are given; who answers there is then held
 //! by TLS alone.
 
-use super::{ADMIN_PORT, Address, Cidr, Manifest};
+use super::{ADMIN_PORT, Address, Cidr, Install};
 use crate::{
     object::{AGENT, list, map, object},
     yaml::Node,
@@ -14,9 +14,8 @@ use crate::{
 const NODE_LOCAL_DNS: &str = "169.254.20.10/32";
 
 /// One policy, with egress to DNS, the kube-apiserver and the tunnel or its proxy, and ingress to the admin port.
-pub(super) fn policies(manifest: &Manifest<'_>) -> impl Iterator<Item = Node> {
-    let install = manifest.install;
-    let way = install.proxy.as_ref().map_or(manifest.address, |proxy| &proxy.address);
+pub(super) fn policy(install: &Install, address: &Address) -> Node {
+    let way = install.proxy.as_ref().map_or(address, |proxy| &proxy.address);
     let mut policy = object("networking.k8s.io/v1", "NetworkPolicy", AGENT, Some(&install.namespace));
     policy.set(
         "spec",
@@ -27,7 +26,7 @@ pub(super) fn policies(manifest: &Manifest<'_>) -> impl Iterator<Item = Node> {
             "egress" => list![dns(), apiserver(&install.apiserver_cidrs, &install.apiserver_ports), tunnel(way)],
         },
     );
-    std::iter::once(policy)
+    policy
 }
 
 fn dns() -> Node {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ADMIN_PORT, CERTIFICATES, Install, Manifest};
+use super::{ADMIN_PORT, Address, CERTIFICATES, Install};
 use crate::{
     object::{AGENT, labels, list, map, object},
     yaml::Node,
@@ -24,8 +24,7 @@ pub(super) fn budget(install: &Install) -> Option<Node> {
 }
 
 /// The Deployment: a new pod is connected before an old one goes.
-pub(super) fn deployment(manifest: &Manifest<'_>) -> Node {
-    let install = manifest.install;
+pub(super) fn deployment(install: &Install, address: &Address) -> Node {
     let mut deployment = object("apps/v1", "Deployment", AGENT, Some(&install.namespace));
     deployment.set(
         "spec",
@@ -37,7 +36,7 @@ pub(super) fn deployment(manifest: &Manifest<'_>) -> Node {
                 "rollingUpdate" => map! { "maxUnavailable" => 0, "maxSurge" => 1 },
             },
             "selector" => selector(),
-            "template" => map! { "metadata" => map! { "labels" => labels() }, "spec" => pod(manifest) },
+            "template" => map! { "metadata" => map! { "labels" => labels() }, "spec" => pod(install, address) },
         },
     );
     deployment
@@ -47,8 +46,7 @@ fn selector() -> Node {
     map! { "matchLabels" => map! { "app.kubernetes.io/name" => AGENT } }
 }
 
-fn pod(manifest: &Manifest<'_>) -> Node {
-    let install = manifest.install;
+fn pod(install: &Install, address: &Address) -> Node {
     let mut pod = map! {
         "serviceAccountName" => AGENT,
         "automountServiceAccountToken" => true,
@@ -61,7 +59,7 @@ fn pod(manifest: &Manifest<'_>) -> Node {
             "fsGroup" => USER,
             "seccompProfile" => map! { "type" => "RuntimeDefault" },
         },
-        "containers" => list![container(manifest)],
+        "containers" => list![container(install, address)],
         "volumes" => list![map! {
             "name" => "certs",
             // 0440
@@ -103,8 +101,7 @@ fn apart(pod: &mut Node) {
     );
 }
 
-fn container(manifest: &Manifest<'_>) -> Node {
-    let install = manifest.install;
+fn container(install: &Install, address: &Address) -> Node {
     let probe = |path: &str, period: i32, failures: i32| {
         map! {
             "httpGet" => map! { "path" => path, "port" => "admin" },
@@ -117,7 +114,7 @@ fn container(manifest: &Manifest<'_>) -> Node {
         "name" => "agent",
         "image" => install.image.as_str(),
         "imagePullPolicy" => "IfNotPresent",
-        "args" => arguments(manifest),
+        "args" => arguments(install, address),
     };
     if let Some(proxy) = &install.proxy {
         let variable = match &proxy.secret {
@@ -168,9 +165,8 @@ fn resources(install: &Install) -> Node {
 }
 
 /// What the agent is started with. Nothing secret: arguments are seen by everybody who may look at pods.
-fn arguments(manifest: &Manifest<'_>) -> Node {
-    let install = manifest.install;
-    let mut arguments = vec![format!("--management-cluster-addr={}", manifest.address), "--log-format=json".to_owned()];
+fn arguments(install: &Install, address: &Address) -> Node {
+    let mut arguments = vec![format!("--management-cluster-addr={}", address), "--log-format=json".to_owned()];
     if install.sessions > 1 {
         arguments.push(format!("--sessions={}", install.sessions));
     }

@@ -19,6 +19,8 @@ pub struct Tools {
     pub(super) kube_apiserver: PathBuf,
     pub(super) kubelet: PathBuf,
     pub(super) dex: PathBuf,
+    helm: PathBuf,
+    kube_score: PathBuf,
     kubectl_old: PathBuf,
     kubectl_new: PathBuf,
     kubectl_machine: Option<PathBuf>,
@@ -89,6 +91,8 @@ impl Tools {
             kube_apiserver: need("kube-apiserver"),
             kubelet: need("kubelet"),
             dex: need("dex"),
+            helm: need("helm"),
+            kube_score: need("kube-score"),
             kubectl_old: need("kubectl-old"),
             kubectl_new: need("kubectl-new"),
             kubectl_machine: found.remove("kubectl-machine"),
@@ -124,6 +128,22 @@ impl Tools {
         let mut all = vec![Kubectl::Old, Kubectl::New];
         all.extend(self.kubectl_machine.is_some().then_some(Kubectl::Machine));
         all
+    }
+
+    /// A helm that knows no cluster and no repositories, and keeps what it must keep in this directory.
+    #[must_use]
+    pub fn helm(&self, home: &Path) -> Command {
+        let mut command = Command::new(&self.helm);
+        command.env_clear().env("HOME", home).current_dir(home).stdin(Stdio::null());
+        command
+    }
+
+    /// kube-score, which tells what is unwise in manifests.
+    #[must_use]
+    pub fn kube_score(&self) -> Command {
+        let mut command = Command::new(&self.kube_score);
+        command.env_clear();
+        command
     }
 
     /// A kubectl that uses this kubeconfig, and keeps its caches beside it.
