@@ -7,11 +7,12 @@
 //! with tokens of a real Dex.
 //! `store` keeps the clusters there as objects.
 //! `rules` asks the embedded policy and kube-apiserver the same. `least` gives agents the rights that are rendered for
-//! them and no more.
+//! them and no more. `deploy` holds manifests against a kube-apiserver and a policy check.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod audit;
 mod certificate;
+mod deploy;
 mod direct;
 mod doors;
 mod header;
