@@ -168,14 +168,42 @@ fn certificates(enrolment: &Enrolment) -> Certificates<'_> {
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
+    use clap::Parser as _;
+    use moorline_manifest::Node;
     use serde_json::json;
 
     use super::*;
+    use crate::args::{Cli, ClusterCommand, Command};
 
     fn enrolment() -> Enrolment {
         let json = json!({"managementClusterAddr": "gw.example:9449", "management-cluster.crt": "CA\n",
                           "managed-cluster.crt": "CERT\n", "managed-cluster.key": "KEY\n"});
         serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn an_agent_takes_the_arguments_of_its_deployment() {
+        let typed = ["moorline", "cluster", "add", "west", "--user-prefix=hub:", "--deny-user=x", "--replicas=3"];
+        let Command::Cluster(ClusterCommand::Add(add)) = Cli::parse_from(typed).command else {
+            panic!("what was typed")
+        };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let target = Target::resolve(add.manifest).unwrap();
+        target.write(&"west".parse().unwrap(), &enrolment(), &mut Printer::new(&mut out, &mut err)).unwrap();
+        let stream = String::from_utf8(out).unwrap();
+        let deployment = Node::parse(stream.rsplit("---\n").next().unwrap()).unwrap();
+        let spec =
+            ["spec", "template", "spec", "containers"].iter().fold(&deployment, |node, key| node.at(key).unwrap());
+        let Node::List(containers) = spec else { panic!("containers") };
+        let Some(Node::List(arguments)) = containers[0].at("args") else { panic!("arguments") };
+        let arguments = arguments.iter().map(|argument| argument.as_text().unwrap());
+        let read = Cli::parse_from(["moorline", "agent"].into_iter().chain(arguments));
+        let Command::Agent(agent) = read.command else { panic!("{:?}", read.command) };
+        assert_eq!(agent.config.management_cluster_addr.as_deref(), Some("gw.example:9449"));
+        assert_eq!(
+            (agent.config.acting.user_prefix.as_deref(), agent.config.acting.deny_users.len()),
+            (Some("hub:"), 1)
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ADMIN_PORT, Address, CERTIFICATES, Install};
+use super::{ADMIN_PORT, Address, CERTIFICATES, Install, connection};
 use crate::{
     object::{AGENT, labels, list, map, object},
     yaml::Node,
@@ -166,7 +166,12 @@ fn resources(install: &Install) -> Node {
 
 /// What the agent is started with. Nothing secret: arguments are seen by everybody who may look at pods.
 fn arguments(install: &Install, address: &Address) -> Node {
-    let mut arguments = vec![format!("--management-cluster-addr={}", address), "--log-format=json".to_owned()];
+    let mut arguments = vec![
+        format!("--management-cluster-connection={}", connection::NAME),
+        // Until there is a connection: its kind must be known to the kube-apiserver before kubectl can apply one.
+        format!("--management-cluster-addr={address}"),
+        "--log-format=json".to_owned(),
+    ];
     if install.sessions > 1 {
         arguments.push(format!("--sessions={}", install.sessions));
     }
