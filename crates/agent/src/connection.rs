@@ -18,9 +18,9 @@ pub(crate) use read::Reader;
 pub(crate) use report::Reporter;
 
 use crate::{
-    kubernetes::{Client, Object},
+    kubernetes::{CallError, Client, Object},
     metrics::Metrics,
-    tunnel::{Address, Route, Router, Standing},
+    tunnel::{Address, Route, Router, Standing, Trust},
 };
 
 /// Who says where the server is.
@@ -49,6 +49,31 @@ pub(crate) struct Seen {
 
 /// What reader and reporter share.
 type Shared = Arc<watch::Sender<Seen>>;
+
+/// What a resource names, at a glance.
+#[derive(Debug)]
+pub(crate) enum Named {
+    /// It does not exist.
+    Missing,
+    /// Nothing of use, and why.
+    Invalid(String),
+    /// A server.
+    Way(Address, Trust),
+}
+
+/// Looks at the resource once.
+///
+/// # Errors
+/// [`CallError`].
+pub(crate) async fn named(client: &Client, resource: &Object) -> Result<Named, CallError> {
+    let listed = client.list::<resource::Connection>(resource).await?;
+    let found = listed.items.into_iter().find(|item| item.metadata.name == resource.name.as_str());
+    Ok(match found.map(|object| object.wanted()) {
+        None => Named::Missing,
+        Some(Err(invalid)) => Named::Invalid(invalid.to_string()),
+        Some(Ok((address, trust))) => Named::Way(address, trust),
+    })
+}
 
 /// Reader and reporter of the resource, if there is one to follow. Nothing is asked yet.
 pub(crate) fn follow(

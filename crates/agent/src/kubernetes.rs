@@ -73,6 +73,22 @@ impl Client {
         within(PROBE_TIMEOUT, path, asking).await
     }
 
+    /// What time it is by the kube-apiserver's clock, as HTTP writes it, where it says so.
+    ///
+    /// # Errors
+    /// As [`Client::probe`].
+    pub(crate) async fn date(&self, path: &'static str) -> Result<Option<String>, CallError> {
+        let asking = async {
+            let response = self.send(Call::probe(path)).await?;
+            if !response.status().is_success() {
+                return Err(CallError::refused(response.status(), path, b""));
+            }
+            let date = response.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
+            Ok(date.map(str::to_owned))
+        };
+        within(PROBE_TIMEOUT, path, asking).await
+    }
+
     /// What may ask whether the kube-apiserver is ready, and nothing else.
     pub(crate) fn readiness(&self) -> Readiness {
         Readiness(self.clone())

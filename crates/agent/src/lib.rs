@@ -11,6 +11,7 @@ mod app;
 mod config;
 mod connection;
 mod credentials;
+pub mod doctor;
 mod health;
 pub mod identity;
 mod kubernetes;

@@ -1,9 +1,9 @@
 //! The program: flags, logs, the agent, a signal, an exit code.
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use moorline_agent::{App, Config, RawConfig};
 use moorline_process::{logs, signals};
 
@@ -16,7 +16,11 @@ const MISCONFIGURED: u8 = 2;
 /// Moorline's agent: ties this cluster to its management cluster. Dials out; opens no port but for probes.
 #[derive(Debug, Parser)]
 #[command(name = "moorline-agent", version, after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Flags {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     #[command(flatten)]
     agent: RawConfig,
 
@@ -27,6 +31,29 @@ struct Flags {
     /// What is logged: a level, or directives such as info,moorline_agent=debug
     #[arg(long, value_name = "FILTER", env = "MOORLINE_LOG", default_value = logs::DEFAULT_FILTER)]
     log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Look at everything that the agent needs, with its own flags, and say what is wrong and what to do. Ends with 1
+    /// when something fails
+    Doctor(Box<DoctorArgs>),
+}
+
+#[derive(Debug, Args)]
+struct DoctorArgs {
+    #[command(flatten)]
+    agent: RawConfig,
+
+    /// How the findings are printed [default: as text]
+    #[arg(long, short, value_name = "FORMAT")]
+    output: Option<Output>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Json,
+    Yaml,
 }
 
 const EXAMPLES: &str = "\
@@ -41,6 +68,12 @@ holds one value a line.";
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
+    if let Some(Command::Doctor(args)) = flags.command {
+        return match doctor(&args) {
+            Ok(code) => code,
+            Err(error) => fail(1, &format!("{error:#}")),
+        };
+    }
     if let Err(error) = logs::init(flags.log_format, &flags.log) {
         return fail(MISCONFIGURED, &error.to_string());
     }
@@ -52,6 +85,19 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &format!("{error:#}")),
     }
+}
+
+fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let report = runtime.block_on(moorline_agent::doctor::examine(&args.agent));
+    let text = match args.output {
+        None => report.to_string(),
+        Some(Output::Json) => serde_json::to_string_pretty(&report).context("cannot write JSON")? + "\n",
+        Some(Output::Yaml) => serde_saphyr::to_string(&report).context("cannot write YAML")?,
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    Ok(if report.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn run(config: Config) -> anyhow::Result<()> {

@@ -136,6 +136,17 @@ pub(crate) enum AgentCommand {
     /// Print the RBAC roles that an agent with these flags needs in its cluster, and no more
     #[command(after_help = examples::RBAC)]
     Rbac(Box<RbacArgs>),
+    /// Look at everything that an agent with these flags needs, and say what is wrong and what to do
+    Doctor(Box<AgentDoctorArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentDoctorArgs {
+    /// How the findings are printed: json or yaml [default: as text]
+    #[arg(long, short, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+    #[command(flatten)]
+    pub(crate) config: moorline_agent::RawConfig,
 }
 
 #[derive(Debug, Args)]

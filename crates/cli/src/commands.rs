@@ -40,6 +40,7 @@ pub(crate) async fn run(cli: Cli, printer: &mut Printer<'_>) -> Result<(), Failu
         Command::Server(args) => programs::server(*args).await,
         Command::Agent(args) => match args.command {
             Some(AgentCommand::Rbac(args)) => rbac::run(*args, printer),
+            Some(AgentCommand::Doctor(args)) => programs::agent_doctor(&args, printer).await,
             None => programs::agent(*args).await,
         },
     }

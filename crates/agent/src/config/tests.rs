@@ -75,7 +75,7 @@ impl Bench {
     }
 }
 
-fn route(config: &Config) -> std::sync::Arc<crate::tunnel::Route> {
+fn route(config: &Config) -> Arc<tunnel::Route> {
     config.tunnel.routes.borrow().clone().unwrap()
 }
 

@@ -4,9 +4,12 @@
 
 use std::time::Duration;
 
-use moorline_mtls::{ClientStream, Connector, Fault, HandshakeError, HttpsConnector, Refusal};
+use moorline_mtls::{ClientStream, Connector, Fault, HandshakeError, HttpsConnector, Refusal, explain_io};
 use thiserror::Error;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use tokio_util::either::Either;
 
 use super::proxy::{self, Proxy, authority};
@@ -24,6 +27,9 @@ pub(crate) const PROXY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// For the TLS handshake, with the proxy and again with the server.
 pub(crate) const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a server may take to refuse a certificate after the handshake: a round trip, with room.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes to the server or to the proxy.
 type Leg = Either<TcpStream, ClientStream<TcpStream>>;
@@ -79,6 +85,19 @@ impl Dialer {
             Ok((io, _server)) => Ok(io),
             Err(error) => Err(DialError::Tls(self.target(), error)),
         }
+    }
+
+    /// Dials, waits a moment whether the server refuses this agent's certificate, which TLS 1.3 tells after the
+    /// handshake, and hangs up. No session begins.
+    pub(crate) async fn examine(&self) -> Result<Option<HandshakeError>, DialError> {
+        let mut io = self.dial().await?;
+        let first = tokio::time::timeout(REFUSAL_TIMEOUT, io.read_u8()).await;
+        // A goodbye that does not get through changes nothing.
+        drop(tokio::time::timeout(REFUSAL_TIMEOUT, io.shutdown()).await);
+        Ok(match first {
+            Ok(Err(error)) => explain_io(&error),
+            Ok(Ok(_)) | Err(_) => None,
+        })
     }
 
     async fn direct(&self) -> Result<TcpStream, DialError> {

@@ -46,6 +46,8 @@ struct State {
     seen: Vec<(Method, String, Option<String>)>,
     /// The next answers to these methods, whatever is asked of an object.
     scripted: Vec<(Method, u16)>,
+    /// Resources on which the agent has no right, if it asks.
+    denied: Vec<&'static str>,
 }
 
 impl Api {
@@ -140,6 +142,11 @@ impl Api {
         self.state.lock().unwrap().scripted.push((method, code));
     }
 
+    /// From now on the agent has no right on this resource, if it asks.
+    pub(crate) fn deny(&self, resource: &'static str) {
+        self.state.lock().unwrap().denied.push(resource);
+    }
+
     fn store(&self, path: &str, object: Value) {
         let mut state = self.state.lock().unwrap();
         let kind = if state.objects.contains_key(path) { "MODIFIED" } else { "ADDED" };
@@ -180,6 +187,7 @@ impl Api {
                 assert_eq!(head.headers[header::CONTENT_TYPE], "application/merge-patch+json");
                 self.patch(path.strip_suffix("/status").unwrap(), &body)
             }
+            (Method::POST, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews") => self.review(&body),
             (Method::PUT, path) => self.update(path, &query, &body),
             (method, path) => panic!("{method} {path}"),
         }
@@ -228,6 +236,13 @@ impl Api {
         object["status"] = patch["status"].clone();
         self.store(path, object);
         whole(200, &self.object(path).unwrap())
+    }
+
+    fn review(&self, body: &Bytes) -> Response<Body> {
+        let review: Value = serde_json::from_slice(body).unwrap();
+        let asked = &review["spec"]["resourceAttributes"];
+        let allowed = !self.state.lock().unwrap().denied.iter().any(|denied| *denied == asked["resource"]);
+        whole(201, &json!({ "kind": "SelfSubjectAccessReview", "status": { "allowed": allowed } }))
     }
 
     fn update(&self, path: &str, query: &str, body: &Bytes) -> Response<Body> {

@@ -5,6 +5,7 @@
 mod api;
 mod bench;
 mod connection;
+mod doctor;
 mod hub;
 mod keeping;
 mod program;

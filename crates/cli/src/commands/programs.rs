@@ -4,8 +4,9 @@ use moorline_process::{logs, signals};
 use moorline_server::AppError;
 
 use crate::{
-    args::{AgentArgs, LogArgs, ServerArgs},
+    args::{AgentArgs, AgentDoctorArgs, LogArgs, ServerArgs},
     failure::{Failure, chain},
+    printer::{Format, Printer},
 };
 
 pub(super) async fn server(args: ServerArgs) -> Result<(), Failure> {
@@ -22,6 +23,23 @@ pub(super) async fn agent(args: AgentArgs) -> Result<(), Failure> {
     let terminated = terminated()?;
     let app = build_agent(&args.config)?;
     app.run(terminated).await.map_err(|error| Failure::because("the agent", &error))
+}
+
+pub(super) async fn agent_doctor(args: &AgentDoctorArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    let report = moorline_agent::doctor::examine(&args.config).await;
+    match args.output {
+        None => printer.text(&report.to_string())?,
+        Some(Format::Json) => printer.json(&report)?,
+        Some(Format::Yaml) => printer.yaml(&report)?,
+        Some(Format::Wide | Format::Name) => {
+            return Err(Failure::bad_input(["--output: findings are printed as text, json or yaml".to_owned()]));
+        }
+    }
+    if report.failed() {
+        Err(Failure::failed("something that the agent needs does not work".to_owned()))
+    } else {
+        Ok(())
+    }
 }
 
 /// A server whose sockets are bound.
