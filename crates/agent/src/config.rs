@@ -5,6 +5,7 @@
 //! is the only place that reads the environment, and apart from what reloads, the only one that reads files.
 
 mod acting;
+mod join;
 mod kubeconfig;
 mod narrowing;
 mod raw;
@@ -18,6 +19,8 @@ use moorline_mtls::{KeyPair, Reloading, Roots};
 use thiserror::Error;
 
 pub use acting::ActingFlags;
+pub use join::RawJoin;
+pub(crate) use join::{Shown, home, join, join_at_start};
 pub use raw::RawConfig;
 
 use crate::{

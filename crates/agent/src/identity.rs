@@ -103,6 +103,17 @@ pub trait Home: Send + Sync + fmt::Debug {
     /// nobody can keep. Changes nothing.
     fn writable(&self) -> Later<'_, ()>;
 
+    /// The key of a join that was begun and not finished, with a word before it that says by what.
+    fn pending(&self) -> Later<'_, Option<Zeroizing<String>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Keeps the key of a join that begins, so that it can be asked for again; or forgets it. A home that cannot keep it
+    /// does without: whoever loses the answer to a join needs another token then.
+    fn keep_pending<'a>(&'a self, _key: Option<&'a Zeroizing<String>>) -> Later<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Where that is, for people.
     fn place(&self) -> String;
 }

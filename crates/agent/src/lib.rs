@@ -14,6 +14,7 @@ mod credentials;
 pub mod doctor;
 mod health;
 pub mod identity;
+pub mod join;
 mod kubernetes;
 mod metrics;
 mod serve;
@@ -22,5 +23,5 @@ mod standing;
 mod tunnel;
 
 pub use app::{App, BuildError, RunError};
-pub use config::{ActingFlags, Config, ConfigError, Problem, RawConfig, Surroundings};
+pub use config::{ActingFlags, Config, ConfigError, Problem, RawConfig, RawJoin, Surroundings};
 pub use credentials::TokenError;

@@ -4,7 +4,10 @@ use std::{io::Write as _, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use moorline_agent::{App, Config, RawConfig};
+use moorline_agent::{
+    App, Config, RawConfig, RawJoin,
+    join::{self, Join, StartError},
+};
 use moorline_process::{logs, signals};
 
 #[global_allocator]
@@ -35,6 +38,8 @@ struct Flags {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Get the certificate of this cluster's agent by a join token (`moorline token create`), and end
+    Join(Box<RawJoin>),
     /// Look at everything that the agent needs, with its own flags, and say what is wrong and what to do. Ends with 1
     /// when something fails
     Doctor(Box<DoctorArgs>),
@@ -58,6 +63,8 @@ enum Output {
 
 const EXAMPLES: &str = "\
 Examples:
+  Join with a token of `moorline token create`, then run:
+    moorline-agent join --token-file ./token --cert-dir ./certs && moorline-agent --cert-dir ./certs
   In a pod, with the files of `moorline cluster add` mounted under /certs:
     moorline-agent --management-cluster-addr hub.example.com:9449
   On a workstation, for the cluster of a kubeconfig:
@@ -68,20 +75,40 @@ holds one value a line.";
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    if let Some(Command::Doctor(args)) = flags.command {
-        return match doctor(&args) {
-            Ok(code) => code,
-            Err(error) => fail(1, &format!("{error:#}")),
-        };
-    }
+    let joining = match flags.command {
+        None => None,
+        Some(Command::Join(raw)) => Some(raw),
+        Some(Command::Doctor(args)) => {
+            return match doctor(&args) {
+                Ok(code) => code,
+                Err(error) => fail(1, &format!("{error:#}")),
+            };
+        }
+    };
     if let Err(error) = logs::init(flags.log_format, &flags.log) {
         return fail(MISCONFIGURED, &error.to_string());
     }
-    let config = match Config::from_raw(&flags.agent) {
-        Ok(config) => config,
-        Err(error) => return fail(MISCONFIGURED, &format!("the configuration cannot be used:\n{error}")),
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &format!("cannot start the runtime: {error}")),
     };
-    match run(config) {
+    match joining {
+        Some(raw) => runtime.block_on(join(&raw)),
+        None => runtime.block_on(start(&flags.agent)),
+    }
+}
+
+async fn start(raw: &RawConfig) -> ExitCode {
+    match join::at_start(raw).await {
+        Ok(()) => {}
+        Err(StartError::Config(error)) => return misconfigured(&error),
+        Err(StartError::Join(error)) => return fail(1, &told(&error)),
+    }
+    let config = match Config::from_raw(raw) {
+        Ok(config) => config,
+        Err(error) => return misconfigured(&error),
+    };
+    match run(config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &format!("{error:#}")),
     }
@@ -100,14 +127,38 @@ fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     Ok(if report.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn run(config: Config) -> anyhow::Result<()> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(async {
-        let terminated = signals::terminated().context("cannot wait for signals")?;
-        App::build(config)?.run(terminated).await?;
-        Ok(())
-    })
+async fn run(config: Config) -> anyhow::Result<()> {
+    let terminated = signals::terminated().context("cannot wait for signals")?;
+    App::build(config)?.run(terminated).await?;
+    Ok(())
+}
+
+async fn join(raw: &RawJoin) -> ExitCode {
+    let join = match Join::from_raw(raw) {
+        Ok(join) => join,
+        Err(error) => return misconfigured(&error),
+    };
+    match join.run().await {
+        Ok(joined) => {
+            say(&joined.to_string());
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(1, &told(&error)),
+    }
+}
+
+fn told(error: &join::JoinError) -> String {
+    let remedy = error.remedy();
+    if remedy.is_empty() { error.to_string() } else { format!("{error}\n{remedy}") }
+}
+
+fn misconfigured(error: &moorline_agent::ConfigError) -> ExitCode {
+    fail(MISCONFIGURED, &format!("the configuration cannot be used:\n{error}"))
+}
+
+#[expect(clippy::print_stdout, reason = "what the command is for, and what to do next")]
+fn say(text: &str) {
+    println!("{text}");
 }
 
 #[expect(clippy::print_stderr, reason = "the program's last words, which must show whatever the log filter is")]

@@ -30,7 +30,7 @@ use backoff::{Backoff, NETWORK, REFUSAL};
 use connected::Connected;
 pub(crate) use connected::{Outcome, Standing};
 pub(crate) use control::HelloError;
-pub(crate) use dial::{DialError, tls_remedy};
+pub(crate) use dial::{DialError, SERVER_NAME, TLS_TIMEOUT, reach, tls_remedy};
 pub(crate) use proxy::{ConnectError as ProxyError, Proxy, ProxyVariables, authority};
 use renewal::Renewal;
 pub(crate) use route::{Address, Route, Router, Routes, Trust};

@@ -3,6 +3,7 @@
 mod examples;
 mod login;
 mod manifest;
+mod token;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ use crate::printer::{Format, Structured};
 pub(crate) use self::{
     login::{CredentialArgs, GatewayArgs, Grant, IssuerArgs, LoginArgs},
     manifest::{ClusterManifestArgs, Form, ManifestArgs},
+    token::{LifeArgs, TokenCommand, TokenCreateArgs, TokenListArgs, TokenRevokeArgs},
 };
 
 /// Everything that can be typed.
@@ -46,6 +48,9 @@ pub(crate) enum Command {
     /// Add, list, show and delete managed clusters
     #[command(subcommand, visible_alias = "clusters", after_help = examples::CLUSTER)]
     Cluster(ClusterCommand),
+    /// Create, list and revoke tokens by which agents join
+    #[command(subcommand, visible_alias = "tokens", after_help = examples::TOKEN)]
+    Token(TokenCommand),
     /// Add, list and revoke users with static tokens
     #[command(subcommand, visible_alias = "users", after_help = examples::USER)]
     User(UserCommand),
@@ -133,6 +138,9 @@ pub(crate) struct AgentArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AgentCommand {
+    /// Get the certificate of this cluster's agent by a join token, and end
+    #[command(after_help = examples::JOIN)]
+    Join(Box<moorline_agent::RawJoin>),
     /// Print the RBAC roles that an agent with these flags needs in its cluster, and no more
     #[command(after_help = examples::RBAC)]
     Rbac(Box<RbacArgs>),
@@ -222,6 +230,11 @@ pub(crate) struct ClusterAddArgs {
     /// A label of the cluster; may be given several times
     #[arg(long = "label", short = 'l', value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,
+    /// Print a join token instead of a manifest: the agent makes its own key, and gets its certificate by it
+    #[arg(long, conflicts_with_all = ["output", "output_dir"])]
+    pub(crate) join: bool,
+    #[command(flatten, next_help_heading = "Join token")]
+    pub(crate) life: LifeArgs,
     #[command(flatten)]
     pub(crate) manifest: ManifestArgs,
     #[command(flatten)]

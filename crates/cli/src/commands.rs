@@ -13,6 +13,7 @@ mod programs;
 mod quickstart;
 mod rbac;
 mod status;
+mod token;
 mod user;
 mod version;
 mod view;
@@ -34,11 +35,13 @@ pub(crate) async fn run(cli: Cli, printer: &mut Printer<'_>) -> Result<(), Failu
         Command::Doctor(args) => doctor::run(&args, printer).await,
         Command::Status(args) => status::run(&args, printer).await,
         Command::Completion { shell } => completion::run(shell, printer),
+        Command::Token(command) => token::run(command, printer).await,
         Command::User(command) => user::run(command, printer).await,
         Command::Version(args) => version::run(&args, printer).await,
         Command::Quickstart(args) => quickstart::run(&args, printer).await,
         Command::Server(args) => programs::server(*args).await,
         Command::Agent(args) => match args.command {
+            Some(AgentCommand::Join(args)) => programs::join(&args, printer).await,
             Some(AgentCommand::Rbac(args)) => rbac::run(*args, printer),
             Some(AgentCommand::Doctor(args)) => programs::agent_doctor(&args, printer).await,
             None => programs::agent(*args).await,

@@ -29,6 +29,11 @@ pub struct RawConfig {
     #[arg(long, value_name = "DIR", env = "MOORLINE_CERT_DIR")]
     pub cert_dir: Option<PathBuf>,
 
+    /// File with a join token, by which the agent gets its certificate at the first start; where it has one, the file is
+    /// not looked at, and may be gone
+    #[arg(long, value_name = "FILE", env = "MOORLINE_JOIN_TOKEN_FILE")]
+    pub join_token_file: Option<PathBuf>,
+
     /// Sessions with the server to keep at once, 1 to 4 [default: 1]
     #[arg(long, value_name = "N", env = "MOORLINE_SESSIONS")]
     pub sessions: Option<u8>,

@@ -20,7 +20,7 @@ use crate::{
     tunnel::{self, Address, Proxy, ProxyVariables, Router, Trust},
 };
 
-const DEFAULT_CERT_DIR: &str = "/certs";
+pub(super) const DEFAULT_CERT_DIR: &str = "/certs";
 const DEFAULT_ADMIN: &str = ":9092";
 const DEFAULT_MAX_REQUESTS: usize = 1000;
 const DEFAULT_DRAIN_GRACE: Duration = Duration::from_secs(30);

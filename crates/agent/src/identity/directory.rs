@@ -28,6 +28,9 @@ const NEXT: &str = "..data_tmp";
 /// What names of versions of ours begin with. kubelet's begin with the year.
 const VERSION: &str = "..moorline-";
 
+/// The key of a join that was begun.
+const PENDING: &str = ".joining.key";
+
 /// How often reading is tried again while somebody else is changing the files one by one, and how long it rests.
 const ATTEMPTS: u32 = 10;
 const REST: Duration = Duration::from_millis(100);
@@ -221,6 +224,32 @@ impl Home for Directory {
     fn writable(&self) -> Later<'_, ()> {
         Box::pin(blocking(self, |home| {
             home.try_writing().map_err(|error| HomeError::Write { path: home.path.clone(), error })
+        }))
+    }
+
+    fn pending(&self) -> Later<'_, Option<Zeroizing<String>>> {
+        Box::pin(blocking(self, |home| {
+            let path = home.path.join(PENDING);
+            match fs::read_to_string(&path) {
+                Ok(key) => Ok(Some(Zeroizing::new(key))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(HomeError::Read { path, error }),
+            }
+        }))
+    }
+
+    fn keep_pending<'a>(&'a self, key: Option<&'a Zeroizing<String>>) -> Later<'a, ()> {
+        let key = key.cloned();
+        Box::pin(blocking(self, move |home| {
+            let path = home.path.join(PENDING);
+            let done = match key {
+                Some(key) => fs::create_dir_all(&home.path).and_then(|()| write_private(&path, key.as_bytes())),
+                None => fs::remove_file(&path).or_else(|error| match error.kind() {
+                    io::ErrorKind::NotFound => Ok(()),
+                    _other => Err(error),
+                }),
+            };
+            done.map_err(|error| HomeError::Write { path, error })
         }))
     }
 

@@ -32,7 +32,7 @@ pub(crate) const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes to the server or to the proxy.
-type Leg = Either<TcpStream, ClientStream<TcpStream>>;
+pub(crate) type Leg = Either<TcpStream, ClientStream<TcpStream>>;
 
 /// Bytes to the server, encrypted.
 pub(super) type Io = ClientStream<Leg>;
@@ -77,10 +77,7 @@ impl Dialer {
 
     /// Dials once.
     pub(super) async fn dial(&self) -> Result<Io, DialError> {
-        let leg = match &self.proxy {
-            None => Leg::Left(self.direct().await?),
-            Some((proxy, connector)) => self.through(proxy, connector.as_ref()).await?,
-        };
+        let leg = reach(&self.host, self.port, self.proxy.as_ref()).await?;
         match self.connector.connect(leg, &self.server_name, TLS_TIMEOUT).await {
             Ok((io, _server)) => Ok(io),
             Err(error) => Err(DialError::Tls(self.target(), error)),
@@ -99,28 +96,32 @@ impl Dialer {
             Ok(Ok(_)) | Err(_) => None,
         })
     }
+}
 
-    async fn direct(&self) -> Result<TcpStream, DialError> {
-        let connected = socket::dial(&self.host, self.port, TCP_TIMEOUT).await;
-        connected.map_err(|error| DialError::Tcp(self.target(), error))
-    }
-
-    async fn through(&self, proxy: &Proxy, connector: Option<&HttpsConnector>) -> Result<Leg, DialError> {
-        let tcp = socket::dial(&proxy.host, proxy.port, TCP_TIMEOUT)
-            .await
-            .map_err(|error| DialError::ProxyTcp(proxy.to_string(), error))?;
-        let leg = match connector {
-            None => Leg::Left(tcp),
-            Some(connector) => {
-                let connected = connector.connect(tcp, &proxy.host, TLS_TIMEOUT).await;
-                Leg::Right(connected.map_err(|error| DialError::ProxyTls(proxy.to_string(), error))?)
-            }
-        };
-        match tokio::time::timeout(PROXY_TIMEOUT, proxy.connect(leg, &self.host, self.port)).await {
-            Ok(Ok(leg)) => Ok(leg),
-            Ok(Err(error)) => Err(DialError::Proxy(proxy.to_string(), self.target(), error)),
-            Err(_elapsed) => Err(DialError::ProxyTimeout(proxy.to_string(), self.target(), PROXY_TIMEOUT)),
+/// The way to a server, directly or through a proxy: TCP, and nothing said to the server yet.
+pub(crate) async fn reach(
+    host: &str,
+    port: u16,
+    proxy: Option<&(Proxy, Option<HttpsConnector>)>,
+) -> Result<Leg, DialError> {
+    let Some((proxy, connector)) = proxy else {
+        let connected = socket::dial(host, port, TCP_TIMEOUT).await;
+        return connected.map(Leg::Left).map_err(|error| DialError::Tcp(authority(host, port), error));
+    };
+    let tcp = socket::dial(&proxy.host, proxy.port, TCP_TIMEOUT)
+        .await
+        .map_err(|error| DialError::ProxyTcp(proxy.to_string(), error))?;
+    let leg = match connector {
+        None => Leg::Left(tcp),
+        Some(connector) => {
+            let connected = connector.connect(tcp, &proxy.host, TLS_TIMEOUT).await;
+            Leg::Right(connected.map_err(|error| DialError::ProxyTls(proxy.to_string(), error))?)
         }
+    };
+    match tokio::time::timeout(PROXY_TIMEOUT, proxy.connect(leg, host, port)).await {
+        Ok(Ok(leg)) => Ok(leg),
+        Ok(Err(error)) => Err(DialError::Proxy(proxy.to_string(), authority(host, port), error)),
+        Err(_elapsed) => Err(DialError::ProxyTimeout(proxy.to_string(), authority(host, port), PROXY_TIMEOUT)),
     }
 }
 

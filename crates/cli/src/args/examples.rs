@@ -93,6 +93,36 @@ Examples:
   moorline user list
   moorline user revoke ann";
 
+pub(super) const TOKEN: &str = "\
+Examples:
+  moorline token create west
+  moorline token list";
+
+pub(super) const TOKEN_CREATE: &str = "\
+Examples:
+  moorline token create west > west.token
+  moorline token create west --ttl 30m -o json | jq -r .token
+
+The token works once: the agent that joins by it makes its own key, and gets the cluster's certificate for it. It takes the
+right to `create` the resource `managedclusters/token` of the gateway's API group.";
+
+pub(super) const TOKEN_LIST: &str = "\
+Examples:
+  moorline token list
+  moorline token list -o json";
+
+pub(super) const TOKEN_REVOKE: &str = "\
+Examples:
+  moorline token revoke 0123456789ab";
+
+pub(super) const JOIN: &str = "\
+Examples:
+  moorline agent join --token-file ./west.token --cert-dir ./certs && moorline agent --cert-dir ./certs
+  moorline agent join - --cert-dir ./certs < west.token
+
+HTTPS_PROXY and NO_PROXY are honoured. The token is sent only to a server whose authority has the key that the token pins.
+Whoever was interrupted runs the same again, with the same token.";
+
 pub(super) const USER_ADD: &str = "\
 Examples:
   moorline user add ann --group dev --group ops > ann.token

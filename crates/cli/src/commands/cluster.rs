@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use moorline_api::{CreateCluster, CreatedCluster, paths};
+use moorline_api::{CreateCluster, CreatedCluster, CreatedJoinToken, paths};
 use moorline_model::{ClusterName, check_labels};
 use serde_json::Value;
 
-use super::{describe, enrolment::Target, view};
+use super::{describe, enrolment::Target, token, view};
 use crate::{
     args::{ClusterAddArgs, ClusterCommand, ClusterDeleteArgs, ClusterGetArgs, ClusterListArgs, ClusterManifestArgs},
     client::Client,
@@ -37,6 +37,9 @@ pub(super) fn parse_name(name: &str) -> Result<ClusterName, Failure> {
 
 async fn add(args: ClusterAddArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
     let plan = resolve(&args);
+    if args.join {
+        return add_joinable(plan, &args, printer).await;
+    }
     // The key is handed out once: what can go wrong with writing it must go wrong before it is made.
     let target = Target::resolve(args.manifest);
     let ((plan, target), connection) =
@@ -46,6 +49,19 @@ async fn add(args: ClusterAddArgs, printer: &mut Printer<'_>) -> Result<(), Fail
     let created: CreatedCluster = client.post(paths::CLUSTERS, &plan).await?;
     printer.note(&format!("managedcluster {:?} created", plan.name.as_str()));
     target.write(&plan.name, &created.enrolment, printer)
+}
+
+/// Registers a cluster and prints the token by which its agent joins.
+async fn add_joinable(
+    plan: Result<CreateCluster, Failure>,
+    args: &ClusterAddArgs,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let (plan, connection) = Failure::together(plan, Connection::resolve(&args.connect))?;
+    let plan = CreateCluster { join: Some(token::wanted(args.life)), ..plan };
+    let created: CreatedJoinToken = Client::new(connection)?.post(paths::CLUSTERS, &plan).await?;
+    printer.note(&format!("managedcluster {:?} created", plan.name.as_str()));
+    token::show(&created, None, printer)
 }
 
 async fn manifest(args: ClusterManifestArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {

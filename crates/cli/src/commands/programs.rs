@@ -1,5 +1,6 @@
 //! `moorline server` and `moorline agent`: the two programs, for those who would rather carry one.
 
+use moorline_agent::join::{self, Join, JoinError, StartError};
 use moorline_process::{logs, signals};
 use moorline_server::AppError;
 
@@ -20,6 +21,10 @@ pub(super) async fn server(args: ServerArgs) -> Result<(), Failure> {
 
 pub(super) async fn agent(args: AgentArgs) -> Result<(), Failure> {
     init(&args.log)?;
+    join::at_start(&args.config).await.map_err(|error| match error {
+        StartError::Config(error) => Failure::bad_input(error.problems().iter().map(ToString::to_string)),
+        StartError::Join(error) => not_joined(error),
+    })?;
     let terminated = terminated()?;
     let app = build_agent(&args.config)?;
     app.run(terminated).await.map_err(|error| Failure::because("the agent", &error))
@@ -40,6 +45,21 @@ pub(super) async fn agent_doctor(args: &AgentDoctorArgs, printer: &mut Printer<'
     } else {
         Ok(())
     }
+}
+
+/// Gets the certificate of an agent.
+pub(super) async fn join(raw: &moorline_agent::RawJoin, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    let all = |error: moorline_agent::ConfigError| {
+        Failure::bad_input(error.problems().iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let joined = Join::from_raw(raw).map_err(all)?.run().await.map_err(not_joined)?;
+    printer.line(&joined.to_string())
+}
+
+fn not_joined(error: JoinError) -> Failure {
+    let remedy = error.remedy();
+    let failure = Failure::failed(chain(&error));
+    if remedy.is_empty() { failure } else { failure.hint(remedy) }
 }
 
 /// A server whose sockets are bound.

@@ -110,6 +110,32 @@ pub(super) fn user_names(list: &Value, printer: &mut Printer<'_>) -> Result<(), 
     items(list).try_for_each(|user| printer.line(&user_name(&text(user, "/metadata/name"))))
 }
 
+/// `moorline token list`.
+pub(super) fn join_tokens(list: &Value) -> Table {
+    let mut table = Table::new(&["ID", "CLUSTER", "PHASE", "EXPIRES", "USED", "CREATED-BY"]);
+    for token in items(list) {
+        table.row([
+            text(token, "/metadata/name"),
+            text(token, "/spec/cluster"),
+            text(token, "/status/phase"),
+            text(token, "/spec/expires"),
+            text(token, "/status/used"),
+            text(token, "/spec/createdBy"),
+        ]);
+    }
+    table
+}
+
+/// `moorline token list -o name`.
+pub(super) fn join_token_names(list: &Value, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    items(list).try_for_each(|token| printer.line(&join_token_name(&text(token, "/metadata/name"))))
+}
+
+/// A join token as kubectl names a resource.
+pub(super) fn join_token_name(id: &str) -> String {
+    format!("jointoken.moorline.io/{id}")
+}
+
 /// A user as kubectl names a resource.
 pub(super) fn user_name(name: &str) -> String {
     format!("user.moorline.io/{name}")
