@@ -6,6 +6,7 @@
 mod audit;
 mod faults;
 mod isolation;
+mod joining;
 mod limits;
 mod losses;
 mod management;

@@ -7,6 +7,7 @@ mod audit;
 mod descriptors;
 mod ends;
 mod house;
+mod joins;
 mod leaks;
 mod namespace;
 mod network;

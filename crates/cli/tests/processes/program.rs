@@ -74,6 +74,11 @@ impl Program {
         status.unwrap_or_else(|late| panic!("it runs on, {late}\n{}", self.said(&[]).join("\n"))).code()
     }
 
+    /// Whether it has not ended yet.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Its number, under which `/proc` tells of it.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
