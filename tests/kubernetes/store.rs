@@ -4,6 +4,7 @@
 //! Each test has a management cluster of its own, with the rights in it that `docs/clusters.md` names and no more.
 
 mod outages;
+mod promises;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -147,10 +148,8 @@ async fn kubectl_makes_a_cluster_shows_it_and_takes_it_away() {
     let upstream = Upstream::start().await.unwrap();
     let server = management.server().await;
     let (certificate, key) = brought(&server, "east");
-    let begun = std::time::Instant::now();
     management.apply(&object("east", &json!({ "certificate": certificate }))).await;
     until_known(&server, "east", true).await;
-    eprintln!("known {:?} after kubectl began", begun.elapsed());
     let cluster = known(&server, "east").await.unwrap();
     let own = management.object("east").await;
     assert_eq!(

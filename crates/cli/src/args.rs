@@ -3,6 +3,7 @@
 mod examples;
 mod login;
 mod manifest;
+mod store;
 mod token;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use crate::printer::{Format, Structured};
 pub(crate) use self::{
     login::{CredentialArgs, GatewayArgs, Grant, IssuerArgs, LoginArgs},
     manifest::{ClusterManifestArgs, Form, ManifestArgs},
+    store::{StoreArgs, StoreCommand, StoreExportArgs, StoreImportArgs},
     token::{LifeArgs, TokenCommand, TokenCreateArgs, TokenListArgs, TokenRevokeArgs},
 };
 
@@ -72,6 +74,9 @@ pub(crate) enum Command {
     /// Look for what is wrong between here, the gateway and the tunnel, and say what to do about it
     #[command(after_help = examples::DOCTOR)]
     Doctor(DoctorArgs),
+    /// Move clusters from one store to another, and keep a copy apart
+    #[command(subcommand, after_help = examples::STORE)]
+    Store(StoreCommand),
     /// Print the completion script of a shell
     #[command(after_help = examples::COMPLETION)]
     Completion {

@@ -13,6 +13,7 @@ mod programs;
 mod quickstart;
 mod rbac;
 mod status;
+mod store;
 mod token;
 mod user;
 mod version;
@@ -34,6 +35,7 @@ pub(crate) async fn run(cli: Cli, printer: &mut Printer<'_>) -> Result<(), Failu
         Command::Kubeconfig(args) => kubeconfig::run(&args, printer).await,
         Command::Doctor(args) => doctor::run(&args, printer).await,
         Command::Status(args) => status::run(&args, printer).await,
+        Command::Store(command) => store::run(command, printer).await,
         Command::Completion { shell } => completion::run(shell, printer),
         Command::Token(command) => token::run(command, printer).await,
         Command::User(command) => user::run(command, printer).await,

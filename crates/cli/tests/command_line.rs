@@ -37,6 +37,9 @@ fn every_command_has_help_with_examples() {
         "server",
         "agent",
         "agent rbac",
+        "store",
+        "store export",
+        "store import",
         "user",
         "user add",
         "user list",
@@ -253,3 +256,29 @@ subjects:
   namespace: moorline
   name: moorline-agent
 ";
+
+#[test]
+fn records_go_out_of_a_store_and_into_another() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name).display().to_string();
+    let [from, to, file] = ["from", "to", "records.yaml"].map(at);
+    fs::create_dir(&from).unwrap();
+    fs::create_dir(&to).unwrap();
+    let record = r#"{"apiVersion":"moorline.io/v1alpha1","kind":"ClusterRecordList","items":[{"name":"east",
+        "uid":"67e55044-10b1-426f-9247-bb680e5fe0c8","created":"2026-11-21T03:53:00Z","labels":{"zone":"eu"}}]}"#;
+    fs::write(&file, record).unwrap();
+    let imported = moorline(home.path(), &["store", "import", &file, "--state-dir", &from]);
+    assert_eq!((imported.code, imported.out.as_str()), (0, "1 clusters created, 0 replaced, 0 unchanged\n"));
+    let exported = moorline(home.path(), &["store", "export", "--state-dir", &from]);
+    assert!(exported.code == 0 && exported.out.contains("name: east"), "{}", exported.err);
+    fs::write(&file, exported.out).unwrap();
+    assert_eq!(moorline(home.path(), &["store", "import", &file, "--state-dir", &to]).code, 0);
+    fs::write(&file, record.replace("eu", "us")).unwrap();
+    let refused = moorline(home.path(), &["store", "import", &file, "--state-dir", &to]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.err.contains("east") && refused.err.contains("--force"), "{}", refused.err);
+    let forced = moorline(home.path(), &["store", "import", &file, "--force", "--state-dir", &to]);
+    assert_eq!(forced.out, "0 clusters created, 1 replaced, 0 unchanged\n");
+    let nowhere = moorline(home.path(), &["store", "export", "--state-dir", &at("nowhere")]);
+    assert!(nowhere.code == 2 && nowhere.err.contains("is no directory"), "{}", nowhere.err);
+}

@@ -15,7 +15,7 @@ mod watch;
 
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use moorline_model::{ClusterName, ClusterRecord};
 use serde_json::Value;
@@ -32,6 +32,9 @@ use resource::ManagedCluster;
 
 /// How this server is named as the one who changed an object.
 const FIELD_MANAGER: &str = "moorline-server";
+
+/// Objects in one answer: some kibibytes each.
+const PAGE: u32 = 500;
 
 /// The `ManagedCluster` objects of one management cluster. Each question has the time of its [`Connection`].
 #[derive(Clone)]
@@ -100,6 +103,26 @@ impl ClusterObjects {
         found.filter(|found| found.metadata.deletion_timestamp.is_none()).map(|found| usable(&found)).transpose()
     }
 
+    /// All objects, by name, save those that are being deleted.
+    ///
+    /// # Errors
+    /// [`ObjectError`]; [`ObjectError::Refused`] where one is no cluster.
+    pub async fn list(&self) -> Result<Vec<ClusterObject>, ObjectError> {
+        let mut found = Vec::new();
+        let mut page = ListParams::default().limit(PAGE);
+        loop {
+            let listed = self.call(self.api.list(&page)).await?;
+            for object in listed.items.iter().filter(|object| object.metadata.deletion_timestamp.is_none()) {
+                let name = object.metadata.name.as_deref().unwrap_or_default();
+                found.push(ClusterObject::read(object).map_err(|why| ObjectError::Refused(format!("{name}: {why}")))?);
+            }
+            match listed.metadata.continue_.filter(|rest| !rest.is_empty()) {
+                Some(rest) => page.continue_token = Some(rest),
+                None => return Ok(found),
+            }
+        }
+    }
+
     /// Makes the object of `before` say what `after` says. What is asked for is written before what is remembered, each
     /// at once.
     ///
@@ -125,7 +148,11 @@ impl ClusterObjects {
         }
         match last {
             Some(object) => Ok(object),
-            None => self.get(&after.name).await?.ok_or(ObjectError::Gone),
+            // Nothing to write; whether it still is what was read is asked all the same.
+            None => match self.get(&after.name).await?.ok_or(ObjectError::Gone)? {
+                same if same.identified == known => Ok(same),
+                _changed => Err(ObjectError::Conflict),
+            },
         }
     }
 

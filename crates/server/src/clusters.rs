@@ -10,6 +10,7 @@ mod known;
 pub(crate) mod notices;
 pub(crate) mod observe;
 pub(crate) mod store;
+pub mod transfer;
 
 use std::{
     collections::HashMap,

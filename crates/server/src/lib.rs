@@ -23,4 +23,5 @@ mod state;
 mod tunnel;
 
 pub use app::{App, AppError};
+pub use clusters::transfer;
 pub use config::{Config, Problem, Problems, RawAudit, RawConfig};

@@ -203,3 +203,23 @@ pub(super) const VERSION: &str = "\
 Examples:
   moorline version
   moorline version --client";
+
+pub(super) const STORE: &str = "\
+Examples:
+  moorline store export --state-dir /var/lib/moorline > clusters.yaml
+  moorline store import clusters.yaml --cluster-store kubernetes --kubeconfig ~/.kube/config";
+
+pub(super) const STORE_EXPORT: &str = "\
+Examples:
+  moorline store export --state-dir /var/lib/moorline > clusters.yaml
+  moorline store export --cluster-store kubernetes --kubeconfig ~/.kube/config -o json
+
+Stop the server of an embedded store before. The tunnel's authority is not in it: keep tunnel-ca.crt and tunnel-ca.key of
+the state directory apart, since agents trust no other.";
+
+pub(super) const STORE_IMPORT: &str = "\
+Examples:
+  moorline store import clusters.yaml --cluster-store kubernetes --kubeconfig ~/.kube/config
+  moorline store export --cluster-store kubernetes | moorline store import - --state-dir ./restored
+
+Clusters that are there already keep it from beginning, unless they are just so. Those that are not in the file stay.";

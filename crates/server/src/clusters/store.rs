@@ -1,7 +1,7 @@
 //! What every store of clusters can do: the little that [`super::Clusters`] builds its changes from.
 //!
 //! A store keeps records and tells when somebody else was quicker. Which changes are allowed, and what follows from
-//! them, is decided above it, once for all stores; `tests` holds every store to the same behaviour.
+//! them, is decided above it, once for all stores; `promises` holds every store to the same behaviour.
 
 pub(crate) mod embedded;
 pub(crate) mod objects;
@@ -21,6 +21,9 @@ pub(crate) trait Store: Send + Sync {
 
     /// The record of a cluster.
     fn get<'a>(&'a self, name: &'a ClusterName) -> Pending<'a, Option<Kept>>;
+
+    /// All records, by name.
+    fn list(&self) -> Pending<'_, Vec<Kept>>;
 
     /// Puts `after` in the place of a record that was read before, unless that has changed meanwhile. The name, the uid
     /// and the time of creation are the same in both.
@@ -85,5 +88,7 @@ pub(crate) enum StoreFailure {
     Failed(String),
 }
 
+#[cfg(test)]
+mod promises;
 #[cfg(test)]
 mod tests;

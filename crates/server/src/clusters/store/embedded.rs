@@ -41,6 +41,10 @@ impl Store for OnThreads {
         self.ask("store-get", move |store| Ok(store.get(&name)?.map(kept)))
     }
 
+    fn list(&self) -> Pending<'_, Vec<Kept>> {
+        self.ask("store-list", |store| Ok(store.list()?.into_iter().map(kept).collect()))
+    }
+
     fn replace(&self, before: Kept, after: ClusterRecord) -> Pending<'_, Kept> {
         let name = after.name.clone();
         self.ask("store-replace", move |store| {

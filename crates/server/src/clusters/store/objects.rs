@@ -20,6 +20,20 @@ impl Store for ClusterObjects {
         })
     }
 
+    fn list(&self) -> Pending<'_, Vec<Kept>> {
+        Box::pin(async move {
+            let listed = self.list().await;
+            listed.map(|objects| objects.into_iter().map(kept).collect()).map_err(|error| match error {
+                refused @ ObjectError::Refused(_) => StoreFailure::Failed(refused.to_string()),
+                other @ (ObjectError::Exists
+                | ObjectError::Gone
+                | ObjectError::Conflict
+                | ObjectError::Unavailable(_)
+                | _) => StoreFailure::Unavailable(other.to_string()),
+            })
+        })
+    }
+
     fn replace(&self, before: Kept, after: ClusterRecord) -> Pending<'_, Kept> {
         Box::pin(async move {
             let Kept { record, version } = before;
