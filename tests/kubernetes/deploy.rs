@@ -6,6 +6,8 @@
 mod findings;
 mod sources;
 
+use std::collections::BTreeMap;
+
 use http::Method;
 use moorline_manifest::Node;
 use moorline_testkit::kubernetes::{ControlPlane, Kubectl, Options, Tools};
@@ -101,6 +103,24 @@ async fn everything_is_admitted_by_a_real_kube_apiserver() {
             pods += 1;
         }
         assert_eq!(pods, 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_chart_of_an_agent_makes_what_the_command_line_prints() {
+    let Some(tools) = Tools::require_or_skip() else { return };
+    for (stream, chart) in sources::twice(&tools).await {
+        let named = |yaml: &str| -> BTreeMap<String, Value> {
+            let name = |object: &Value| {
+                let metadata = &object["metadata"];
+                format!("{} {} {}", object["kind"], metadata["namespace"], metadata["name"])
+            };
+            documents(yaml).into_iter().map(|object| (name(&object), object)).collect()
+        };
+        let (mut stream, chart) = (named(&stream), named(&chart));
+        stream.retain(|_, object| object["kind"] != "Namespace");
+        assert!(chart.len() > 10, "{:?}", chart.keys());
+        assert_eq!(chart, stream);
     }
 }
 

@@ -4,10 +4,12 @@
 
 mod check;
 mod generate;
+mod image;
 mod layers;
 mod sizes;
 mod workspace;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -33,6 +35,15 @@ enum Verb {
         #[arg(long)]
         check: bool,
     },
+    /// Build what is in the images, as directories and archives
+    Image {
+        /// Where to write them
+        #[arg(long, value_name = "DIR")]
+        output: PathBuf,
+        /// Optimised, as images are published; tests take what is quicker to build
+        #[arg(long)]
+        release: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -41,6 +52,7 @@ fn main() -> ExitCode {
         Verb::Layers => layers::run(),
         Verb::Sizes => sizes::run(),
         Verb::Generate { check } => generate::run(check),
+        Verb::Image { output, release } => image::run(&output, release),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

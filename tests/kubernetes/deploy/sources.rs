@@ -74,7 +74,7 @@ pub(super) async fn all(tools: &Tools) -> Vec<Variant> {
         all.push(Variant { name: format!("chart with {values:?}"), yaml: chart(tools, values).await });
     }
     all.push(Variant { name: "agent".to_owned(), yaml: agent() });
-    all.push(Variant { name: "agent with everything".to_owned(), yaml: agent_with_everything() });
+    all.push(Variant { name: "agent with everything".to_owned(), yaml: manifest(&everything(), "192.0.2.1") });
     all
 }
 
@@ -93,15 +93,34 @@ pub(super) async fn kustomized(tools: &Tools, path: &str) -> String {
 }
 
 async fn chart(tools: &Tools, values: &[&str]) -> String {
-    let home = tempfile::tempdir().unwrap();
-    let mut command = Command::from(tools.helm(home.path()));
-    command.args(["template", "moorline"]).arg(root().join("deploy/helm/moorline-server"));
-    command.args(["--namespace=moorline", "--include-crds", "--kube-version=1.33"]);
-    command.arg("--set=publicTunnelAddress=hub.example.org:9449");
-    command.args(values.iter().map(|value| format!("--set={value}")));
+    let mut arguments = vec!["--set=publicTunnelAddress=hub.example.org:9449".to_owned()];
+    arguments.extend(values.iter().map(|value| format!("--set={value}")));
     // A chart has no namespace of its own: who installs it makes one, as kustomize's base does.
     let namespace = std::fs::read_to_string(root().join("deploy/kustomize/server/base/namespace.yaml")).unwrap();
-    format!("{namespace}---\n{}", output(command).await.trim_start_matches("---\n"))
+    format!("{namespace}---\n{}", templates(tools, "moorline-server", "moorline", &arguments).await)
+}
+
+async fn templates(tools: &Tools, chart: &str, namespace: &str, arguments: &[String]) -> String {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::from(tools.helm(home.path()));
+    command.args(["template", "moorline"]).arg(root().join("deploy/helm").join(chart));
+    command.args(["--include-crds", "--kube-version=1.33", "--namespace", namespace]).args(arguments);
+    output(command).await.trim_start_matches("---\n").to_owned()
+}
+
+/// Agents as the command line prints them and as the chart makes them of the values that it prints: the same, but for the
+/// namespace, which whoever installs a chart makes.
+pub(super) async fn twice(tools: &Tools) -> Vec<(String, String)> {
+    let mut pairs = Vec::new();
+    for (written, namespace) in [(Written::default(), "moorline"), (everything(), "tunnels")] {
+        let (stream, values) =
+            with(&written, "192.0.2.1", |manifest| (manifest.stream().unwrap(), manifest.values().unwrap()));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), values).unwrap();
+        let arguments = ["--values".to_owned(), file.path().display().to_string()];
+        pairs.push((stream, templates(tools, "moorline-agent", namespace, &arguments).await));
+    }
+    pairs
 }
 
 /// An agent of defaults.
@@ -109,9 +128,9 @@ pub(super) fn agent() -> String {
     manifest(&Written::default(), "hub.example.com:9449")
 }
 
-fn agent_with_everything() -> String {
+fn everything() -> Written {
     let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-    let everything = Written {
+    Written {
         namespace: Some("tunnels".to_owned()),
         image: Some("registry.example.com/agent:1".to_owned()),
         image_pull_secrets: owned(&["pull"]),
@@ -122,16 +141,22 @@ fn agent_with_everything() -> String {
         node_selector: owned(&["kubernetes.io/os=linux"]),
         tolerations: owned(&["edge:NoSchedule", "spot=yes"]),
         ..Written::default()
-    };
-    manifest(&everything, "192.0.2.1")
+    }
 }
 
 fn manifest(written: &Written, address: &str) -> String {
-    let acting = Acting { arguments: Vec::new(), narrowing: Narrowing::default() };
-    let install = written.resolve("0.1.0", acting).unwrap();
+    with(written, address, |manifest| manifest.stream().unwrap())
+}
+
+/// Narrowed to a service account, so that there are roles of a namespace too.
+fn with<T>(written: &Written, address: &str, then: impl FnOnce(&Manifest<'_>) -> T) -> T {
+    let allow_users = vec!["ann".to_owned(), "system:serviceaccount:default:till".to_owned()];
+    let arguments = allow_users.iter().map(|user| format!("--allow-user={user}")).collect();
+    let narrowing = Narrowing { allow_users, ..Narrowing::default() };
+    let install = written.resolve("0.1.0", Acting { arguments, narrowing }).unwrap();
     let certificates = Certificates { authorities: "CA\n", certificate: "CERTIFICATE\n", key: "KEY\n" };
     let (cluster, address) = ("west".parse().unwrap(), Address::parse(address, 9449).unwrap());
-    Manifest { install: &install, cluster: &cluster, address: &address, certificates }.stream().unwrap()
+    then(&Manifest { install: &install, cluster: &cluster, address: &address, certificates })
 }
 
 fn root() -> PathBuf {

@@ -14,6 +14,8 @@ pub(crate) enum Form {
     Yaml,
     /// The same as a directory for kubectl apply -k; needs --output-dir.
     Kustomize,
+    /// The same as values of the chart deploy/helm/moorline-agent.
+    Helm,
     /// Only the Secret with certificate and key.
     Secret,
     /// Only certificate and key, as files; needs --output-dir.

@@ -24,6 +24,7 @@ pub(super) enum Target {
     Files(PathBuf),
     Kustomization(Box<Install>, PathBuf),
     Stream(Box<Install>),
+    Values(Box<Install>),
     Secret(Box<Install>),
 }
 
@@ -43,7 +44,7 @@ impl Target {
             (Form::Files | Form::Kustomize, None) => {
                 Err(Failure::bad_input(["--output: this form is a directory; name it by --output-dir".to_owned()]))
             }
-            (Form::Yaml | Form::Secret, Some(_)) => {
+            (Form::Yaml | Form::Helm | Form::Secret, Some(_)) => {
                 let what = "--output-dir: this form is one stream; leave it out, or choose files or kustomize";
                 Err(Failure::bad_input([what.to_owned()]))
             }
@@ -55,6 +56,7 @@ impl Target {
             Form::Files => Self::Files(dir),
             Form::Kustomize => Self::Kustomization(install, dir),
             Form::Yaml => Self::Stream(install),
+            Form::Helm => Self::Values(install),
             Form::Secret => Self::Secret(install),
         })
     }
@@ -71,7 +73,7 @@ impl Target {
         let (dir, names) = match self {
             Self::Files(dir) => (dir, &[FILES[0], FILES[1], FILES[2], ADDRESS_FILE][..]),
             Self::Kustomization(_, dir) => (dir, &["kustomization.yaml", "secret.yaml"][..]),
-            Self::Stream(_) | Self::Secret(_) => return Ok(()),
+            Self::Stream(_) | Self::Values(_) | Self::Secret(_) => return Ok(()),
         };
         private_dir(dir).map_err(|error| Failure::because("--output-dir", &error))?;
         match names.iter().find(|name| dir.join(name).exists()) {
@@ -114,6 +116,10 @@ impl Target {
             Self::Stream(install) => {
                 remarks(install, printer);
                 printer.text(&manifest(install).stream().map_err(unwritable)?)
+            }
+            Self::Values(install) => {
+                remarks(install, printer);
+                printer.text(&manifest(install).values().map_err(unwritable)?)
             }
             Self::Secret(install) => printer.text(&manifest(install).secret().to_yaml().map_err(unwritable)?),
         }

@@ -8,6 +8,7 @@ mod descriptors;
 mod ends;
 mod house;
 mod joins;
+mod image;
 mod leaks;
 mod namespace;
 mod network;
