@@ -24,15 +24,15 @@ use super::people::until;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// What a webhook was posted, and what it answers.
-struct Receiver {
-    posted: Arc<Mutex<Vec<Value>>>,
+pub(super) struct Receiver {
+    pub(super) posted: Arc<Mutex<Vec<Value>>>,
     code: Arc<Mutex<StatusCode>>,
     _serving: JoinSet<()>,
 }
 
 impl Receiver {
     /// Serves over TLS; writes a kubeconfig for it to `kubeconfig`.
-    async fn start(kubeconfig: &Path) -> Self {
+    pub(super) async fn start(kubeconfig: &Path) -> Self {
         let authority = Authority::generate("webhook", std::time::SystemTime::now().into(), HOUR).unwrap();
         let names = [SubjectName::from_host("127.0.0.1")];
         let issued = authority.issue_server(&names, std::time::SystemTime::now().into(), HOUR).unwrap();
@@ -54,7 +54,7 @@ impl Receiver {
         Self { posted, code, _serving: serving }
     }
 
-    fn answers(&self, code: StatusCode) {
+    pub(super) fn answers(&self, code: StatusCode) {
         *self.code.lock().unwrap() = code;
     }
 

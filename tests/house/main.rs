@@ -5,11 +5,13 @@
 
 mod audit;
 mod faults;
+mod fleet;
 mod isolation;
 mod joining;
 mod limits;
 mod losses;
 mod management;
+mod notices;
 mod outages;
 mod people;
 mod refusals;

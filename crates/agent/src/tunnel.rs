@@ -45,7 +45,7 @@ use crate::{
 };
 
 /// The most sessions that an agent keeps: enough to spread over the server's replicas, few enough for its tables.
-pub(crate) const MAX_SESSIONS: u8 = 4;
+pub(crate) const MAX_SESSIONS: u8 = 2;
 
 /// How the server is reached and how often.
 #[derive(Debug)]

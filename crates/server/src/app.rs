@@ -37,6 +37,7 @@ use crate::{
     front::{self, Gateway, authn::Chain, pool::PoolContext},
     kubernetes::Reviews,
     metrics::Metrics,
+    notify::Notifier,
     registry::Registry,
     reload,
     state::State,
@@ -123,6 +124,10 @@ impl App {
             Some(webhook) => Some(WebhookSink::open(webhook).await?),
             None => None,
         };
+        let notifier = match &config.notify {
+            Some(notify) => Some(Notifier::open(notify).await?),
+            None => None,
+        };
         let (reading, metrics) = (config.clone(), registry.clone());
         let loading = tasks.spawn_blocking("load", move || load::load(&reading, &metrics, webhook));
         let (loaded, embedded) = loading.await.map_err(|_panicked| AppError::Runtime)??;
@@ -152,6 +157,7 @@ impl App {
             gateway_keys: None,
             roots: [loaded.tunnel_roots, loaded.user_roots],
             oidc: loaded.oidc.clone(),
+            notifier,
         };
         let mut authenticators = Chain::default();
         if let Some(oidc) = loaded.oidc {

@@ -14,6 +14,8 @@ use moorline_kube::Lives;
 use moorline_process::Plan;
 use thiserror::Error;
 
+use crate::notify::NotifyConfig;
+
 pub(crate) use audit::AuditConfig;
 pub use audit::RawAudit;
 pub(crate) use fit::fit;
@@ -52,6 +54,8 @@ pub struct Config {
     pub(crate) kubernetes: KubernetesConfig,
     /// What becomes of audit events.
     pub(crate) audit: AuditConfig,
+    /// Who is told what happens to clusters, if anybody.
+    pub(crate) notify: Option<NotifyConfig>,
     /// The API group of `managedclusters` in policies.
     pub(crate) api_group: String,
     /// How long the certificate of an agent lives.

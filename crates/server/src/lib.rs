@@ -16,6 +16,7 @@ mod front;
 mod guests;
 mod kubernetes;
 mod metrics;
+mod notify;
 mod registry;
 mod reload;
 mod serving;

@@ -47,6 +47,7 @@ pub(crate) struct Metrics {
     /// Clusters in the store.
     pub(crate) clusters: Gauge,
     control: Family<Labels, Counter>,
+    notified: Family<Labels, Counter>,
     reloads: Family<Labels, Counter>,
     expiry: Family<Labels, Gauge<f64, AtomicU64>>,
 }
@@ -97,6 +98,11 @@ impl Metrics {
                 "Requests to the management API, by outcome",
                 Family::default(),
             ),
+            notified: registry.register(
+                "event_webhook_events",
+                "Events of clusters for the webhook, by what became of them",
+                Family::default(),
+            ),
             reloads: registry.register("reloads", "Changed files that were read again, by outcome", Family::default()),
             expiry: registry.register(
                 "certificate_expiry_timestamp_seconds",
@@ -124,6 +130,11 @@ impl Metrics {
     /// A request to the management API was answered.
     pub(crate) fn controlled(&self, outcome: &'static str) {
         self.control.get_or_create_owned(&[("outcome", outcome)]).inc();
+    }
+
+    /// So many events were told to the webhook, dropped, or missed.
+    pub(crate) fn notified(&self, outcome: &'static str, events: u64) {
+        self.notified.get_or_create_owned(&[("outcome", outcome)]).inc_by(events);
     }
 
     /// A file had changed.

@@ -44,4 +44,4 @@ pub use message::{
 };
 pub use patience::may_take_long;
 pub use renewal::{RENEW_PATH, RenewAnswer, RenewRequest};
-pub use version::{ALPN, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, negotiate};
+pub use version::{ALPN, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, negotiate, too_far_apart};

@@ -34,7 +34,7 @@ pub struct RawConfig {
     #[arg(long, value_name = "FILE", env = "MOORLINE_JOIN_TOKEN_FILE")]
     pub join_token_file: Option<PathBuf>,
 
-    /// Sessions with the server to keep at once, 1 to 4 [default: 1]
+    /// Sessions with the server to keep at once, 1 or 2 [default: 1]
     #[arg(long, value_name = "N", env = "MOORLINE_SESSIONS")]
     pub sessions: Option<u8>,
 

@@ -159,6 +159,11 @@ impl Session {
         self.stream.write_all(&encode(message)).await.unwrap();
     }
 
+    /// What no message of this version is.
+    pub(crate) async fn say_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
     /// The next message, or the end of the control stream.
     pub(crate) async fn next(&mut self) -> Option<Message> {
         let mut buffer = [0; 4096];

@@ -54,6 +54,52 @@ async fn trouble_with_the_kube_apiserver_is_told_with_its_reason() {
     status(&mut session, true).await;
 }
 
+/// A message of a later version, as it travels.
+fn framed(json: &str) -> Vec<u8> {
+    [&u32::try_from(json.len()).unwrap().to_be_bytes()[..], json.as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn f27_a_server_of_the_next_version_is_understood() {
+    let (hub, _upstream, agent) = world().await;
+    let mut session = hub.hello().await;
+    let id = session.hello.session_id;
+    let welcome = format!(
+        r#"{{"type":"welcome","protocol":1,"server_version":"0.2.0","session_id":"{id}","cluster":"prod",
+            "heartbeat_interval_ms":60000,"limits":{{"streams":9,"request_head":1000000,"colours":3}},"features":["x"]}}"#
+    );
+    session.say_bytes(&framed(&welcome)).await;
+    status(&mut session, true).await;
+    session.say_bytes(&framed(r#"{"type":"dance","steps":3}"#)).await;
+    let kind = session.find(|message| match message {
+        Message::Error(error) => Some(error.message_type.clone()),
+        _other => None,
+    });
+    assert_eq!(kind.await.as_deref(), Some("dance"));
+    assert_eq!(session.get("/api/v1/pods").await.status(), 200, "it serves");
+    agent.says("readyz check passed").await;
+}
+
+#[tokio::test]
+async fn f27_an_agent_says_that_it_is_too_old_and_what_to_do() {
+    let (hub, _upstream, agent) = world().await;
+    let mut session = hub.hello().await;
+    let message = moorline_wire::too_far_apart("0.0.1", 0, 0, "0.1.0");
+    let reason = CloseReason::VersionUnsupported;
+    session.say(&Message::Refused(Refused { reason, message, reconnect_after_ms: None })).await;
+    agent.says("upgrade the agent").await;
+    // A server that chooses what was not offered.
+    let (hub, _upstream, agent) = world().await;
+    let mut session = hub.hello().await;
+    let id = session.hello.session_id;
+    let welcome = format!(
+        r#"{{"type":"welcome","protocol":7,"server_version":"0.7.0","session_id":"{id}","cluster":"prod",
+            "heartbeat_interval_ms":60000}}"#
+    );
+    session.say_bytes(&framed(&welcome)).await;
+    agent.says("version 7").await;
+}
+
 #[tokio::test]
 async fn heartbeats_go_both_ways_and_strange_messages_are_answered() {
     let (hub, _upstream, agent) = world().await;
@@ -163,13 +209,13 @@ async fn an_agent_whose_certificate_is_of_another_cluster_is_told_what_to_instal
 async fn several_sessions_serve_at_once() {
     let (hub, upstream) = (Hub::start().await, Upstream::start().await);
     let mut raw = hub.raw(&upstream.url());
-    raw.sessions = Some(3);
+    raw.sessions = Some(2);
     let agent = Agent::start(&raw);
-    let sessions = [hub.session(QUIET).await, hub.session(QUIET).await, hub.session(QUIET).await];
+    let sessions = [hub.session(QUIET).await, hub.session(QUIET).await];
     for session in &sessions {
         assert_eq!(text(session.get("/x").await).await, "fine");
     }
-    assert!(agent.page("/metrics").await.contains("moorline_agent_sessions 3"));
+    assert!(agent.page("/metrics").await.contains("moorline_agent_sessions 2"));
 }
 
 #[tokio::test]

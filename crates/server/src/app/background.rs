@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::{
     clusters::{self, observe::Shown},
+    notify::Notifier,
     reload,
     serving::Serving,
     state::State,
@@ -33,6 +34,7 @@ pub(super) struct Background {
     pub(super) files: reload::Files,
     pub(super) interval: Duration,
     pub(super) oidc: Option<Arc<Oidc>>,
+    pub(super) notifier: Option<Notifier>,
 }
 
 impl Background {
@@ -48,6 +50,9 @@ impl Background {
             });
         };
         let interval = self.interval;
+        if let Some(notifier) = self.notifier {
+            until_cancelled("notify", Box::pin(notifier.run(Arc::clone(state), state.events.feed())));
+        }
         for serving in self.serving {
             until_cancelled("renew", Box::pin(serving.renew(Arc::clone(state))));
         }

@@ -140,6 +140,16 @@ pub struct RawConfig {
     #[command(flatten)]
     pub audit: RawAudit,
 
+    /// Kubeconfig of an endpoint that is told what happens to clusters (registered, connected, disconnected, refused,
+    /// renewed, …), as a ClusterEventList
+    #[arg(long, value_name = "FILE", env = "MOORLINE_EVENT_WEBHOOK_CONFIG_FILE")]
+    pub event_webhook_config_file: Option<PathBuf>,
+
+    /// How long a cluster must have been connected, or not, before the webhook is told; 0 tells every change
+    /// [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_EVENT_WEBHOOK_SETTLE")]
+    pub event_webhook_settle: Option<String>,
+
     /// Agents' handshakes in progress at once; more wait, and one that takes longer than 3s makes room [default: 256]
     #[arg(long, value_name = "N", env = "MOORLINE_MAX_HANDSHAKES")]
     pub max_handshakes: Option<usize>,

@@ -13,7 +13,7 @@ use super::{
     ClusterStore, Config, GatewayConfig, HostPort, KeyFiles, KubernetesConfig, Problem, Problems, Rate, RawConfig,
     TunnelConfig, audit, units,
 };
-use crate::{bootstrap::StateDir, reload};
+use crate::{bootstrap::StateDir, notify::NotifyConfig, reload};
 
 const DURATION_REMEDY: &str = "write a number and its unit: 500ms, 30s, 2m, 1h, 365d";
 const LISTEN_REMEDY: &str = "write ADDRESS:PORT with an IP address, or :PORT";
@@ -41,6 +41,7 @@ impl Config {
         let (tunnel, gateway) = (tunnel(&mut found, &raw), gateway(&mut found, &raw));
         let cluster_store = found.store(raw.cluster_store.as_deref());
         let kubernetes = kubernetes(&mut found, &raw, cluster_store);
+        let notify = notify(&mut found, &raw);
         let gateway_keys = found.keys(raw.tls_cert_file, raw.tls_private_key_file);
         let config = Self {
             public_tunnel_address: public,
@@ -65,6 +66,7 @@ impl Config {
             ),
             cluster_store,
             kubernetes,
+            notify,
             audit: audit::resolve(&mut found, raw.audit, &state),
             api_group: found.group(raw.api_group),
             agent_certificate_life: found.span(
@@ -104,6 +106,18 @@ fn tunnel(found: &mut Found, raw: &RawConfig) -> TunnelConfig {
         max_streams: found.count("--max-streams", raw.max_streams, 1024),
         memory_budget: found.size("--memory-budget", raw.memory_budget.as_deref(), "256MiB"),
     }
+}
+
+fn notify(found: &mut Found, raw: &RawConfig) -> Option<NotifyConfig> {
+    let settle = found.wait("--event-webhook-settle", raw.event_webhook_settle.as_deref(), "10s");
+    let Some(kubeconfig) = raw.event_webhook_config_file.clone() else {
+        if raw.event_webhook_settle.is_some() {
+            let what = "is not given, but --event-webhook-settle is";
+            found.add("--event-webhook-config-file", what, "name a kubeconfig, or leave that out");
+        }
+        return None;
+    };
+    Some(NotifyConfig { kubeconfig, settle })
 }
 
 fn gateway(found: &mut Found, raw: &RawConfig) -> GatewayConfig {

@@ -9,8 +9,7 @@ use moorline_mtls::{Arrived, Arriving, HandshakeError, TunnelAcceptor, VerifiedP
 use moorline_mux::{CloseReason as MuxReason, Config, Handle, Incoming, Role, Stream};
 use moorline_process::Phase;
 use moorline_wire::{
-    CloseReason, Decoder, Hello, Message, OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, Refused, SessionLimits, Welcome,
-    encode, limits, negotiate,
+    CloseReason, Decoder, Hello, Message, Refused, SessionLimits, Welcome, encode, limits, negotiate, too_far_apart,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -217,14 +216,9 @@ impl Admission {
             return Err(Refusal::new(CloseReason::Expired, format!("the certificate is {time}")));
         }
         let Some(protocol) = negotiate(hello.protocol_min, hello.protocol_max) else {
-            return Err(Refusal::new(
-                CloseReason::VersionUnsupported,
-                format!(
-                    "the agent ({:?}) speaks protocol versions {} to {}, this server ({}) {OLDEST_PROTOCOL_VERSION} to \
-                     {PROTOCOL_VERSION}",
-                    hello.agent_version, hello.protocol_min, hello.protocol_max, VERSION
-                ),
-            ));
+            let (min, max) = (hello.protocol_min, hello.protocol_max);
+            let told = too_far_apart(&hello.agent_version, min, max, VERSION);
+            return Err(Refusal::new(CloseReason::VersionUnsupported, told));
         };
         match &hello.cluster {
             Some(claim) if claim != cluster.name() => Err(Refusal {

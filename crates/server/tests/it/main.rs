@@ -14,3 +14,4 @@ mod refusals;
 mod sessions;
 mod user;
 mod users;
+mod versions;
