@@ -183,6 +183,22 @@ async fn kubectl_makes_a_cluster_shows_it_and_takes_it_away() {
     let written = async || (management.object("east").await["metadata"]["resourceVersion"] != version).then_some(());
     assert!(eventually(Duration::from_secs(6), written).await.is_err());
 
+    // Who claims its certificate does not get it: not by bringing it, not by writing a status.
+    management.apply(&object("a-thief", &json!({ "certificate": certificate }))).await;
+    management.apply(&object("b-thief", &json!({}))).await;
+    let fingerprint = known(&server, "east").await.unwrap()["status"]["fingerprints"][0].clone();
+    assert!(fingerprint.is_string());
+    let claim =
+        json!({ "status": { "fingerprints": [{ "fingerprint": fingerprint, "notAfter": "2030-01-01T00:00:00Z" }] } });
+    let path = format!("{OBJECTS}/b-thief/status");
+    management.plane.api().call(http::Method::PATCH, &path, Some(&claim)).await.unwrap().ok().unwrap();
+    for thief in ["a-thief", "b-thief"] {
+        let refused = async || (condition(&management.object(thief).await, "Accepted").0 == "False").then_some(());
+        eventually(DEADLINE, refused).await.unwrap();
+        assert!(server.cluster(thief).await.unwrap().status.fingerprints.is_empty());
+    }
+    assert_eq!(server.cluster("east").await.unwrap().status.sessions.len(), 1);
+
     management.kubectl.ok(&["label", "--overwrite", "mcl/east", "zone=us"]).await;
     let relabelled = async || (known(&server, "east").await?["metadata"]["labels"]["zone"] == "us").then_some(());
     eventually(DEADLINE, relabelled).await.unwrap();

@@ -23,6 +23,8 @@ pub struct ClusterObject {
     pub record: ClusterRecord,
     /// Which object it is, in which state.
     pub identified: Identified,
+    /// When the object was made, by the kube-apiserver's clock.
+    pub made: Timestamp,
     /// What its status says that we observed.
     pub observed: Observed,
     /// What in it counts for nothing, in words for people.
@@ -47,19 +49,19 @@ impl ClusterObject {
         }
         let own_uid = object.metadata.uid.clone().unwrap_or_default();
         let created = object.metadata.creation_timestamp.as_ref();
-        let created = created.map_or(0, |time| time.0.as_second());
+        let made = Timestamp::from_unix_seconds(created.map_or(0, |time| time.0.as_second()));
         let mut reading = Reading(Vec::new());
         let none = ManagedClusterStatus::default();
         let status = object.status.as_ref().unwrap_or(&none);
         let uid: Option<ClusterUid> = status.uid.as_deref().and_then(|uid| reading.parse("status.uid", uid));
         let uid = uid.map_or_else(|| own_uid.parse().map_err(words), Ok)?;
         let registered = status.registered.as_deref().and_then(|time| reading.parse("status.registered", time));
-        let mut record =
-            ClusterRecord::new(name, uid, registered.unwrap_or_else(|| Timestamp::from_unix_seconds(created)));
+        let mut record = ClusterRecord::new(name, uid, registered.unwrap_or(made));
         asked(&mut record, object);
         reading.remembered(&mut record, status);
         Ok(Self {
             record,
+            made,
             identified: Identified {
                 uid: own_uid,
                 resource_version: object.metadata.resource_version.clone().unwrap_or_default(),

@@ -6,6 +6,9 @@
 use moorline_model::{ActiveFingerprint, ClusterRecord};
 use moorline_pki::{CertificateInfo, certificates_from_pem};
 
+/// What precedes the name of its cluster in a certificate that was signed here.
+const CLUSTER: &str = "moorline:cluster:";
+
 /// The fingerprint of the certificate in a record, if it has one.
 ///
 /// # Errors
@@ -17,6 +20,11 @@ pub(crate) fn certificate(record: &ClusterRecord) -> Result<Option<ActiveFingerp
     let info = CertificateInfo::parse(first).map_err(|error| format!("spec.certificate: {error}"))?;
     if info.is_ca || !info.for_clients {
         return Err("spec.certificate: it is not one that a TLS client may present".to_owned());
+    }
+    // One that was signed here says whose it is.
+    let mut says = info.uris.iter().filter_map(|uri| uri.strip_prefix(CLUSTER));
+    if says.any(|cluster| cluster != record.name.as_str()) {
+        return Err("spec.certificate: it is another cluster's".to_owned());
     }
     Ok(Some(ActiveFingerprint { fingerprint: info.fingerprint, not_after: info.not_after }))
 }
@@ -42,5 +50,68 @@ pub(crate) fn retire(record: &mut ClusterRecord) {
     {
         record.fingerprints.push(brought);
         record.retire(|active| active.fingerprint != brought.fingerprint);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use moorline_ca::Authority;
+    use moorline_model::{ClusterUid, Timestamp};
+
+    use super::*;
+
+    fn east(certificate: &str) -> ClusterRecord {
+        let created = Timestamp::from_unix_seconds(1_000_000_000);
+        let mut record = ClusterRecord::new("east".parse().unwrap(), ClusterUid::from_bytes([1; 16]), created);
+        record.certificate = Some(certificate.to_owned());
+        record
+    }
+
+    fn signed_for(cluster: &str) -> (Authority, String) {
+        let now = Timestamp::from_unix_seconds(1_000_000_000);
+        let life = Duration::from_secs(3600);
+        let authority = Authority::generate("test", now, life).unwrap();
+        let issued = authority.issue_agent(&cluster.parse().unwrap(), &ClusterUid::from_bytes([2; 16]), now, life);
+        let certificate = issued.unwrap().certificate_pem;
+        (authority, certificate)
+    }
+
+    #[test]
+    fn counts_as_long_as_it_is_in_the_record() {
+        let (_, certificate) = signed_for("east");
+        let mut record = east(&certificate);
+        let counts = effective(&record);
+        assert_eq!(counts.fingerprints.len(), 1);
+        assert_eq!(effective(&counts), counts);
+        record.certificate = None;
+        assert!(effective(&record).fingerprints.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_agents_or_another_clusters_counts_for_nothing() {
+        let (authority, of_west) = signed_for("west");
+        for (wrong, why) in [
+            ("nonsense", "spec.certificate"),
+            (of_west.as_str(), "another cluster's"),
+            (authority.certificate_pem(), "TLS client"),
+        ] {
+            let record = east(wrong);
+            assert!(certificate(&record).unwrap_err().contains(why), "{wrong}");
+            assert!(effective(&record).fingerprints.is_empty());
+        }
+    }
+
+    #[test]
+    fn once_revoked_it_does_not_come_back() {
+        let (_, certificate) = signed_for("east");
+        let mut record = east(&certificate);
+        record.revoked = Some(Timestamp::from_unix_seconds(1_000_000_001));
+        assert!(effective(&record).fingerprints.is_empty());
+        retire(&mut record);
+        assert!(record.fingerprints.is_empty());
+        record.revoked = None;
+        assert!(effective(&record).fingerprints.is_empty());
     }
 }

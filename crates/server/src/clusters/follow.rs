@@ -4,9 +4,11 @@
 //! Run by the composition root for as long as the process lives. While the kube-apiserver is away everything stays as
 //! it was.
 
+use std::collections::HashMap;
+
 use futures_util::StreamExt as _;
 use moorline_kube::{Change, ClusterObject, ClusterObjects, Seen};
-use moorline_model::{ClusterName, ClusterRecord};
+use moorline_model::{ClusterName, ClusterRecord, Fingerprint};
 use tokio::sync::watch;
 
 use super::{Clusters, Shared, brought, observe::Shown, store::objects::version};
@@ -20,6 +22,7 @@ pub(crate) async fn follow(clusters: &Clusters, objects: ClusterObjects, complet
     let shared = &clusters.shared;
     let mut changes = std::pin::pin!(objects.watch());
     let mut broken = 0_u32;
+    let mut found = Vec::new();
     while let Some(change) = changes.next().await {
         if let Change::Broken(why) = &change {
             if broken.is_multiple_of(TELL_EACH) {
@@ -31,14 +34,23 @@ pub(crate) async fn follow(clusters: &Clusters, objects: ClusterObjects, complet
         let _one_at_a_time = shared.turn().await;
         match change {
             Change::Broken(_) => {}
-            Change::Listing => shared.known().listing(),
-            Change::Found(seen) => {
-                let first = !*complete.borrow();
-                shared.take_in(seen, Some(&shown), first);
+            Change::Listing => {
+                found.clear();
+                shared.known().listing();
             }
+            Change::Found(seen) => found.push(seen),
             Change::Applied(seen) => shared.take_in(seen, None, false),
             Change::Deleted { name, uid } => shared.let_go(&name, &uid),
             Change::Listed => {
+                let first = !*complete.borrow();
+                let all = std::mem::take(&mut found);
+                let claims = Claims::of(&all);
+                for seen in all {
+                    if let Seen::Cluster(object) = &seen {
+                        shown.listed(&object.record.name, &object.identified.uid, object.observed.clone());
+                    }
+                    shared.take_in(seen, Some(&claims), first);
+                }
                 let gone = shared.known().listed();
                 gone.iter().for_each(|name| shared.remove(name, "it is not among the objects any more"));
                 if !complete.send_replace(true) || broken > 0 {
@@ -51,19 +63,49 @@ pub(crate) async fn follow(clusters: &Clusters, objects: ClusterObjects, complet
     }
 }
 
+/// Whose each certificate is, where several objects claim it: those in a status come before those that people brought,
+/// and older objects before newer ones. Without this order whoever makes an object with another's certificate would only
+/// have to wait for the next start.
+struct Claims(HashMap<Fingerprint, ClusterName>);
+
+impl Claims {
+    fn of(all: &[Seen]) -> Self {
+        let mut objects: Vec<&ClusterObject> = Vec::new();
+        for seen in all {
+            if let Seen::Cluster(object) = seen {
+                objects.push(object);
+            }
+        }
+        objects.sort_by(|one, other| (one.made, &one.record.name).cmp(&(other.made, &other.record.name)));
+        let mut owners = HashMap::new();
+        for record in objects.iter().map(|object| &object.record) {
+            for active in &record.fingerprints {
+                owners.entry(active.fingerprint).or_insert_with(|| record.name.clone());
+            }
+        }
+        for record in objects.iter().map(|object| &object.record) {
+            for active in brought::effective(record).fingerprints {
+                owners.entry(active.fingerprint).or_insert_with(|| record.name.clone());
+            }
+        }
+        Self(owners)
+    }
+
+    fn owner(&self, fingerprint: &Fingerprint) -> Option<ClusterName> {
+        self.0.get(fingerprint).cloned()
+    }
+}
+
 impl Shared {
-    /// `first` says that it was there before this server.
-    fn take_in(&self, seen: Seen, shown: Option<&Shown>, first: bool) {
+    /// `claims` says whose certificates are where all objects are listed; `first` that they were there before this
+    /// server.
+    fn take_in(&self, seen: Seen, claims: Option<&Claims>, first: bool) {
         match seen {
             Seen::Cluster(object) => {
-                let ClusterObject { record, identified, observed, problems } = *object;
-                if !self.known().saw(&record.name, version(identified.clone())) {
-                    return;
+                let ClusterObject { record, identified, problems, .. } = *object;
+                if self.known().saw(&record.name, version(identified), claims.is_some()) {
+                    self.apply(&record, problems, claims, first);
                 }
-                if let Some(shown) = shown {
-                    shown.listed(&record.name, &identified.uid, observed);
-                }
-                self.apply(&record, problems, first);
             }
             Seen::Unusable { name, why } => {
                 tracing::warn!(name, why, "an object is no cluster");
@@ -76,16 +118,19 @@ impl Shared {
     }
 
     /// Makes the registry say what an object says.
-    fn apply(&self, record: &ClusterRecord, mut problems: Vec<String>, first: bool) {
+    fn apply(&self, record: &ClusterRecord, mut problems: Vec<String>, claims: Option<&Claims>, first: bool) {
         if let Err(why) = brought::certificate(record) {
             problems.push(why);
         }
         let mut effective = brought::effective(record);
         effective.fingerprints.retain(|active| {
-            let owner = self.registry.by_fingerprint(&active.fingerprint);
-            let taken = owner.filter(|owner| *owner.name() != record.name);
+            let owner = match claims {
+                Some(claims) => claims.owner(&active.fingerprint),
+                None => self.registry.by_fingerprint(&active.fingerprint).map(|owner| owner.name().clone()),
+            };
+            let taken = owner.filter(|owner| *owner != record.name);
             if let Some(owner) = &taken {
-                problems.push(format!("the certificate {} stands for {} already", active.fingerprint, owner.name()));
+                problems.push(format!("the certificate {} stands for {owner} already", active.fingerprint));
             }
             taken.is_none()
         });

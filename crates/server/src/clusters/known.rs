@@ -44,14 +44,16 @@ impl Known {
         }
     }
 
-    /// The watch tells of it. Whether that is news, and not older than what is known.
-    pub(crate) fn saw(&mut self, name: &ClusterName, version: Version) -> bool {
+    /// The watch tells of it. Whether that is news, and not older than what is known. What a listing says (`listed`)
+    /// counts also when it is older, as after a restore of the management cluster, unless it was written meanwhile.
+    pub(crate) fn saw(&mut self, name: &ClusterName, version: Version, listed: bool) -> bool {
         if self.deleted.contains(&version.object) {
             return false;
         }
         let seen = self.listing;
         if let Some(known) = self.objects.get_mut(name)
             && version.is_older_than(&known.version)
+            && !(listed && known.seen < seen)
         {
             known.seen = seen;
             return false;
@@ -117,11 +119,11 @@ mod tests {
     #[test]
     fn what_is_older_than_what_was_written_here_is_no_news() {
         let mut known = Known::default();
-        assert!(known.saw(&name(), version("a", 5)));
+        assert!(known.saw(&name(), version("a", 5), false));
         known.wrote(&name(), version("a", 9));
-        assert!(!known.saw(&name(), version("a", 8)));
-        assert!(known.saw(&name(), version("a", 10)));
-        assert!(known.saw(&name(), version("b", 1)), "another object of the name");
+        assert!(!known.saw(&name(), version("a", 8), false));
+        assert!(known.saw(&name(), version("a", 10), false));
+        assert!(known.saw(&name(), version("b", 1), false), "another object of the name");
     }
 
     #[test]
@@ -129,7 +131,7 @@ mod tests {
         let mut known = Known::default();
         known.wrote(&name(), version("a", 5));
         known.deleted(&name(), &version("a", 5));
-        assert!(!known.saw(&name(), version("a", 4)), "told late");
+        assert!(!known.saw(&name(), version("a", 4), false), "told late");
         known.wrote(&name(), version("b", 7));
         assert!(!known.gone(&name(), "a"));
         assert_eq!(known.uids(), [(name(), "b".to_owned())]);
@@ -140,11 +142,12 @@ mod tests {
     fn a_listing_ends_what_is_not_in_it_save_what_was_written_meanwhile() {
         let mut known = Known::default();
         let [west, north] = ["west", "north"].map(|name| name.parse::<ClusterName>().unwrap());
-        known.saw(&name(), version("a", 1));
-        known.saw(&west, version("b", 2));
+        known.saw(&name(), version("a", 1), false);
+        known.saw(&west, version("b", 2), false);
         known.listing();
-        known.saw(&west, version("b", 2));
+        assert!(known.saw(&west, version("b", 1), true), "restored");
         known.wrote(&north, version("c", 3));
+        assert!(!known.saw(&north, version("c", 2), true), "written meanwhile");
         assert_eq!(known.listed(), [name()]);
         assert_eq!(known.listed(), []);
     }
