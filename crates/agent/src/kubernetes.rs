@@ -102,6 +102,15 @@ impl Client {
         self.exchange(Call::new(Method::GET, object.path())).await
     }
 
+    /// Makes an object; what comes back of it is not read.
+    ///
+    /// # Errors
+    /// [`CallError`]; a conflict when there is one already.
+    pub(crate) async fn create(&self, object: &Object, value: &impl Serialize) -> Result<(), CallError> {
+        let call = Call::new(Method::POST, object.collection()).json(value)?;
+        self.exchange::<serde::de::IgnoredAny>(call).await.map(drop)
+    }
+
     /// Replaces an object, if it still is the one whose `resourceVersion` the value holds.
     ///
     /// # Errors

@@ -32,6 +32,8 @@ pub(crate) struct Reader {
     metrics: Arc<Metrics>,
     /// The last trouble, so that it is told once.
     told: Option<String>,
+    /// Whether it was tried to make a resource that was missing.
+    asked: bool,
 }
 
 /// How a round of list and watch ended.
@@ -45,7 +47,7 @@ enum End {
 impl Reader {
     /// Asks nobody yet.
     pub(crate) fn new(client: Client, resource: Object, config: Config, seen: Shared, metrics: Arc<Metrics>) -> Self {
-        Self { client, resource, config, seen, metrics, told: None }
+        Self { client, resource, config, seen, metrics, told: None, asked: false }
     }
 
     /// Follows for ever. To be spawned by the caller.
@@ -71,10 +73,14 @@ impl Reader {
 
     /// One list, and watches from there for as long as their versions are known.
     async fn round(&mut self) -> Result<End, CallError> {
-        let listed = self.client.list::<Connection>(&self.resource).await?;
         let name = self.resource.name.clone();
+        let listed = self.client.list::<Connection>(&self.resource).await?;
         let mut version = listed.metadata.resource_version;
-        self.take(listed.items.into_iter().find(|item| item.metadata.name == name.as_str()));
+        let found = listed.items.into_iter().find(|item| item.metadata.name == name.as_str());
+        if found.is_none() {
+            self.introduce().await;
+        }
+        self.take(found);
         self.metrics.connection_read(true);
         if self.told.take().is_some() {
             tracing::info!(resource = %self.resource, "the connection resource can be read again");
@@ -100,6 +106,27 @@ impl Reader {
                     Err(error) => return Err(error),
                 }
             }
+        }
+    }
+
+    /// Makes the resource where there was none since this process began, with the address of the flag: one file with the
+    /// definition and the object cannot be applied at once, since kubectl wants to know all kinds before it begins. One
+    /// that somebody deletes later stays deleted for as long as this process lives.
+    async fn introduce(&mut self) {
+        let Some(route) = self.config.routes.borrow().clone().filter(|_| !std::mem::replace(&mut self.asked, true))
+        else {
+            return;
+        };
+        match self.client.create(&self.resource, &Connection::to_make(&self.resource, &route.address)).await {
+            Ok(()) => {
+                tracing::info!(resource = %self.resource, server = %route.address, "made the connection resource")
+            }
+            Err(error) if error.is_conflict() => {}
+            Err(error) => tracing::warn!(
+                resource = %self.resource,
+                remedy = "make it by hand, or give the agent's service account the right to create it",
+                "the connection resource is missing and cannot be made: {}", Chain(&error)
+            ),
         }
     }
 

@@ -2,11 +2,11 @@
 //! alone.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::{
-    kubernetes::Metadata,
+    kubernetes::{Metadata, Object},
     tunnel::{Address, Trust},
 };
 
@@ -67,6 +67,19 @@ impl Connection {
         Ok((address, trust))
     }
 
+    /// The resource that names a server, to be made.
+    pub(super) fn to_make(object: &Object, server: &Address) -> Value {
+        json!({
+            "apiVersion": object.kind.api_version(),
+            "kind": "ManagementClusterConnection",
+            "metadata": {
+                "name": object.name.as_str(),
+                "labels": { "app.kubernetes.io/managed-by": "moorline-agent" },
+            },
+            "spec": { "managementClusterAddr": server.to_string() },
+        })
+    }
+
     /// Counts the changes of the spec.
     pub(super) fn generation(&self) -> i64 {
         self.metadata.generation.unwrap_or_default()
@@ -75,14 +88,26 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+    use crate::kubernetes::CONNECTIONS;
 
     fn wanted(spec: Value) -> Result<(Address, Trust), InvalidSpec> {
         let connection: Connection =
             serde_json::from_value(json!({ "metadata": { "name": "default" }, "spec": spec })).unwrap();
         connection.wanted()
+    }
+
+    #[test]
+    fn what_is_made_reads_back() {
+        let object = Object::of_cluster(CONNECTIONS, "default".parse().unwrap());
+        let server = "[2001:db8::1]:443".parse().unwrap();
+        let made = Connection::to_make(&object, &server);
+        assert_eq!(
+            (&made["apiVersion"], &made["metadata"]["name"]),
+            (&json!("moorline.io/v1alpha1"), &json!("default"))
+        );
+        let connection: Connection = serde_json::from_value(made).unwrap();
+        assert_eq!(connection.wanted(), Ok((server, Trust::Moorline)));
     }
 
     #[test]

@@ -82,6 +82,13 @@ impl Name {
     }
 }
 
+impl Kind {
+    /// The `apiVersion` of its objects.
+    pub(crate) fn api_version(&self) -> &'static str {
+        self.root.strip_prefix("/apis/").or_else(|| self.root.strip_prefix("/api/")).unwrap_or(self.root)
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -99,7 +106,7 @@ impl Object {
         Self { kind, namespace: Some(namespace), name }
     }
 
-    fn collection(&self) -> String {
+    pub(super) fn collection(&self) -> String {
         let Kind { root, plural, .. } = self.kind;
         match &self.namespace {
             None => format!("{root}/{plural}"),

@@ -52,6 +52,12 @@ pub(super) fn rights(install: &Install) -> [Node; 4] {
         }
     };
     let connection = list![
+        // Rights to make something cannot be bound to a name; the definition admits no other.
+        map! {
+            "apiGroups" => list![connection::GROUP],
+            "resources" => list![connection::PLURAL],
+            "verbs" => list!["create"],
+        },
         of_connection(connection::PLURAL, list!["get", "list", "watch"]),
         of_connection(&format!("{}/status", connection::PLURAL), list!["get", "patch"]),
     ];
