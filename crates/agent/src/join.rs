@@ -227,11 +227,11 @@ impl JoinError {
         }
     }
 
-    fn dial(error: DialError) -> Self {
-        let of_tls = if let DialError::Tls(_, error) = &error { tls_remedy(error) } else { None };
+    fn dial(error: &DialError) -> Self {
+        let of_tls = if let DialError::Tls(_, error) = error { tls_remedy(error) } else { None };
         // A server of the wrong pin, name or time does not become another by waiting; what hangs up may be full.
-        let retryable = if let DialError::Tls(_, error) = &error { error.retryable() } else { error.retryable() };
-        Self::Dial { reason: Chain(&error).to_string(), remedy: of_tls.unwrap_or_else(|| error.remedy()), retryable }
+        let retryable = if let DialError::Tls(_, error) = error { error.retryable() } else { error.retryable() };
+        Self::Dial { reason: Chain(error).to_string(), remedy: of_tls.unwrap_or_else(|| error.remedy()), retryable }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moorline_model::ClusterName;
+use moorline_model::{Attestation, ClusterName, Fingerprint};
 use serde::{Deserialize, Serialize};
 
 use crate::{CreateJoinToken, ManagedCluster, Secret};
@@ -19,6 +19,22 @@ pub struct CreateCluster {
     /// Asks for a join token instead of a certificate and a key: the answer is then a [`crate::CreatedJoinToken`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<CreateJoinToken>,
+    /// How its agent may join without a join token. Where nothing else is asked for, the answer is a
+    /// [`JoinableCluster`], and no certificate is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<Attestation>,
+}
+
+/// The new cluster, whose agent joins by what its Kubernetes attests. Nothing in it is secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JoinableCluster {
+    /// The cluster.
+    pub cluster: ManagedCluster,
+    /// Where its agent is to dial: `host:port`.
+    pub management_cluster_addr: String,
+    /// The SHA-256 of the public keys of the tunnel's authorities, by which the agent knows the server.
+    pub ca_pins: Vec<Fingerprint>,
 }
 
 /// The new cluster, and what its agent needs. Given once: the server does not keep the key.

@@ -4,6 +4,7 @@
 //! [`Oidc::keep_keys`] beside its doors. What is believed, and how claims become a user, is [`Configuration`], in the
 //! words of kube-apiserver. It touches the issuers over HTTPS, and the clock; it holds no policy.
 
+mod attestation;
 mod authenticator;
 mod claims;
 mod clock;
@@ -13,5 +14,6 @@ mod issuer;
 mod keys;
 mod token;
 
+pub use attestation::{Expected, NotShown, usable_keys};
 pub use authenticator::{Oidc, OidcError};
 pub use config::{Configuration, Flags};

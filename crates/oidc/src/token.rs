@@ -34,6 +34,14 @@ pub(crate) struct Presented<'a> {
     issued_at: Option<f64>,
 }
 
+/// Whose tokens, for whom and signed how are believed.
+#[derive(Clone, Copy)]
+pub(crate) struct Believed<'a> {
+    pub(crate) issuer: &'a str,
+    pub(crate) audiences: &'a [String],
+    pub(crate) algorithms: &'a [Algorithm],
+}
+
 /// What a verified token says.
 #[derive(Debug)]
 pub(crate) struct Verified {
@@ -92,15 +100,24 @@ impl<'a> Presented<'a> {
     /// # Errors
     /// [`Rejected::UnknownKey`] where newer keys might help, another reason where nothing does.
     pub(crate) fn verify(&self, config: &IssuerConfig, keys: &KeySet) -> Result<Verified, Rejected> {
-        if !config.algorithms.contains(&self.header.alg) {
+        let IssuerConfig { url, audiences, algorithms, .. } = config;
+        self.verify_by(Believed { issuer: url, audiences, algorithms }, keys)
+    }
+
+    /// As [`Presented::verify`], of an issuer that is in no configuration.
+    ///
+    /// # Errors
+    /// As [`Presented::verify`].
+    pub(crate) fn verify_by(&self, believed: Believed<'_>, keys: &KeySet) -> Result<Verified, Rejected> {
+        if !believed.algorithms.contains(&self.header.alg) {
             return Err(Rejected::Algorithm);
         }
         if self.header.crit.is_some() {
             return Err(Rejected::Critical);
         }
         for (key, usable) in keys.candidates(self.header.kid.as_deref(), self.header.alg) {
-            let algorithms = usable.iter().copied().filter(|one| config.algorithms.contains(one)).collect();
-            match decode::<Claims>(self.text, key, &validation(config, algorithms)) {
+            let algorithms = usable.iter().copied().filter(|one| believed.algorithms.contains(one)).collect();
+            match decode::<Claims>(self.text, key, &validation(believed, algorithms)) {
                 Ok(token) => return verified(token.claims),
                 Err(error) if *error.kind() == ErrorKind::InvalidSignature => {}
                 Err(error) => return Err(Rejected::Invalid(error.to_string())),
@@ -110,15 +127,15 @@ impl<'a> Presented<'a> {
     }
 }
 
-fn validation(config: &IssuerConfig, algorithms: Vec<Algorithm>) -> Validation {
+fn validation(believed: Believed<'_>, algorithms: Vec<Algorithm>) -> Validation {
     let mut validation = Validation {
         algorithms,
         leeway: CLOCK_SKEW,
         validate_exp: true,
         validate_nbf: true,
         validate_aud: true,
-        aud: Some(config.audiences.iter().cloned().collect()),
-        iss: Some(HashSet::from([config.url.clone()])),
+        aud: Some(believed.audiences.iter().cloned().collect()),
+        iss: Some(HashSet::from([believed.issuer.to_owned()])),
         ..Validation::default()
     };
     validation.set_required_spec_claims(&["exp", "iss", "aud"]);

@@ -244,10 +244,10 @@ impl Home for Directory {
             let path = home.path.join(PENDING);
             let done = match key {
                 Some(key) => fs::create_dir_all(&home.path).and_then(|()| write_private(&path, key.as_bytes())),
-                None => fs::remove_file(&path).or_else(|error| match error.kind() {
-                    io::ErrorKind::NotFound => Ok(()),
-                    _other => Err(error),
-                }),
+                None => match fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                    _gone => Ok(()),
+                },
             };
             done.map_err(|error| HomeError::Write { path, error })
         }))

@@ -31,10 +31,10 @@ pub(super) async fn ask(
     asked: &JoinRequest,
 ) -> Result<JoinAnswer, JoinError> {
     let (host, port) = (shown.address.host.as_str(), shown.address.port);
-    let leg = reach(host, port, proxy).await.map_err(JoinError::dial)?;
+    let leg = reach(host, port, proxy).await.map_err(|error| JoinError::dial(&error))?;
     let connector = JoinConnector::new(shown.pins.clone(), JOIN_ALPN);
     let connected = connector.connect(leg, SERVER_NAME, TLS_TIMEOUT).await;
-    let io = connected.map_err(|error| JoinError::dial(DialError::Tls(shown.address.to_string(), error)))?;
+    let io = connected.map_err(|error| JoinError::dial(&DialError::Tls(shown.address.to_string(), error)))?;
     let broken = |error: hyper::Error| JoinError::NoAnswer(error.to_string());
     let (mut sender, connection) =
         http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(io)).await.map_err(broken)?;

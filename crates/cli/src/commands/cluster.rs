@@ -89,7 +89,7 @@ fn resolve(args: &ClusterAddArgs) -> Result<CreateCluster, Failure> {
         problems.push(format!("--label: {error}"));
     }
     match name {
-        Some(name) if problems.is_empty() => Ok(CreateCluster { name, labels, join: None }),
+        Some(name) if problems.is_empty() => Ok(CreateCluster { name, labels, join: None, attestation: None }),
         _wrong => Err(Failure::bad_input(problems)),
     }
 }

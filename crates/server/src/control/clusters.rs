@@ -10,8 +10,12 @@ use axum::{
 };
 use http::StatusCode;
 use moorline_access::Grant;
-use moorline_api::{CreateJoinToken, CreatedCluster, CreatedJoinToken, ManagedCluster, ManagedClusterList};
-use moorline_model::{ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid, Reason, Status, check_labels};
+use moorline_api::{
+    CreateJoinToken, CreatedCluster, CreatedJoinToken, JoinableCluster, ManagedCluster, ManagedClusterList,
+};
+use moorline_model::{
+    ActiveFingerprint, Attestation, ClusterName, ClusterRecord, ClusterUid, JoinToken, Reason, Status, check_labels,
+};
 use serde::Deserialize;
 
 use super::{
@@ -19,7 +23,7 @@ use super::{
     answer::{Answer, Failure, json, receive},
     authorize, join_tokens, manifest, status,
 };
-use crate::{clock, clusters::ChangeError, front::Caller, state::State};
+use crate::{clock, clusters::ChangeError, enrolment::join::attested, front::Caller, state::State};
 
 /// Bytes of a request body: a name and at most 64 labels.
 const MAX_BODY: usize = 64 * 1024;
@@ -33,6 +37,16 @@ struct Wanted {
     labels: BTreeMap<String, String>,
     #[serde(default)]
     join: Option<CreateJoinToken>,
+    #[serde(default)]
+    attestation: Option<Attestation>,
+}
+
+/// The same as meant.
+struct Meant {
+    name: ClusterName,
+    labels: BTreeMap<String, String>,
+    join: Option<CreateJoinToken>,
+    attestation: Option<Attestation>,
 }
 
 /// `GET /v1/clusters`: all clusters, by name.
@@ -64,13 +78,13 @@ pub(super) async fn create(
 ) -> Answer<Response> {
     let notes = caller.notes.clone();
     let grant = authorize(&state, caller, "create", None).await?;
-    let (name, labels, join) = read(&state, body).await?;
-    notes.names(name.as_str());
-    if let Some(wanted) = join {
-        return Ok(json(StatusCode::CREATED, &make_joinable(&state, name, labels, wanted, &grant).await?));
-    }
-    let created = make(&state, name, labels, &grant).await?;
-    Ok(json(StatusCode::CREATED, &created))
+    let meant = read(&state, body).await?;
+    notes.names(meant.name.as_str());
+    Ok(match (meant.join, &meant.attestation) {
+        (Some(wanted), _) => json(StatusCode::CREATED, &make_joinable(&state, meant, wanted, &grant).await?),
+        (None, Some(_)) => json(StatusCode::CREATED, &make_attested(&state, meant, &grant).await?),
+        (None, None) => json(StatusCode::CREATED, &make(&state, meant.name, meant.labels, &grant).await?),
+    })
 }
 
 /// `DELETE /v1/clusters/NAME`: its sessions are cut at once, and its certificate is worth nothing any more.
@@ -93,8 +107,8 @@ pub(super) fn parse(state: &State, name: &str) -> Answer<ClusterName> {
     name.parse().ok().ok_or_else(|| Failure::not_found(&state.api_group, name))
 }
 
-async fn read(state: &State, body: Body) -> Answer<(ClusterName, BTreeMap<String, String>, Option<CreateJoinToken>)> {
-    let Wanted { name, labels, join } = receive(body, MAX_BODY, "cluster to create").await?;
+async fn read(state: &State, body: Body) -> Answer<Meant> {
+    let Wanted { name, labels, join, attestation } = receive(body, MAX_BODY, "cluster to create").await?;
     let invalid = |field: &str, value: &str, why: &str| Failure::invalid(&state.api_group, &name, field, value, why);
     let parsed: ClusterName = name
         .parse()
@@ -104,7 +118,11 @@ async fn read(state: &State, body: Body) -> Answer<(ClusterName, BTreeMap<String
     }
     check_labels(&labels)
         .map_err(|error| invalid("metadata.labels", &format!("{} labels", labels.len()), &error.to_string()))?;
-    Ok((parsed, labels, join))
+    if let Some(attestation) = &attestation {
+        attested::acceptable(attestation)
+            .map_err(|(field, why)| invalid(&format!("attestation.{field}"), "not shown", &why))?;
+    }
+    Ok(Meant { name: parsed, labels, join, attestation })
 }
 
 async fn make(
@@ -131,22 +149,40 @@ async fn make(
 /// A cluster whose agent is to join: no certificate stands for it yet, and one token lets one in.
 async fn make_joinable(
     state: &State,
-    name: ClusterName,
-    labels: BTreeMap<String, String>,
+    meant: Meant,
     wanted: CreateJoinToken,
     grant: &Grant,
 ) -> Answer<CreatedJoinToken> {
-    let (token, created) = join_tokens::mint(state, &name, wanted, grant)?;
-    let record = ClusterRecord {
-        labels,
-        join_tokens: vec![token],
-        ..ClusterRecord::new(name.clone(), ClusterUid::from_bytes(rand::random()), clock::now())
-    };
-    let made = state.clusters.create(record).await;
-    made.map_err(|error| refused(state, &name, "keep the new cluster in its store", &error))?;
-    tracing::info!(cluster = %name, user = grant.authenticated().user(), rule = grant.rule(), "cluster created");
+    let (token, created) = join_tokens::mint(state, &meant.name, wanted, grant)?;
+    drop(register(state, meant, vec![token], grant).await?);
     join_tokens::log(&created, grant);
     Ok(created)
+}
+
+/// A cluster whose agent is to join by what its Kubernetes attests.
+async fn make_attested(state: &State, meant: Meant, grant: &Grant) -> Answer<JoinableCluster> {
+    let record = register(state, meant, Vec::new(), grant).await?;
+    let status = state.registry.by_name(&record.name).map(|cluster| status::of(&cluster)).unwrap_or_default();
+    Ok(JoinableCluster {
+        cluster: ManagedCluster::new(&record, status),
+        management_cluster_addr: state.issuer.address().to_owned(),
+        ca_pins: join_tokens::pins(&state.issuer.roots().0),
+    })
+}
+
+/// Registers a cluster that no certificate stands for yet.
+async fn register(state: &State, meant: Meant, join_tokens: Vec<JoinToken>, grant: &Grant) -> Answer<ClusterRecord> {
+    let Meant { name, labels, attestation, .. } = meant;
+    let record = ClusterRecord {
+        labels,
+        attestation,
+        join_tokens,
+        ..ClusterRecord::new(name, ClusterUid::from_bytes(rand::random()), clock::now())
+    };
+    let made = state.clusters.create(record.clone()).await;
+    made.map_err(|error| refused(state, &record.name, "keep the new cluster in its store", &error))?;
+    tracing::info!(cluster = %record.name, user = grant.authenticated().user(), rule = grant.rule(), "cluster created");
+    Ok(record)
 }
 
 /// What a caller reads of a change that was not made; `what` completes "the server cannot".

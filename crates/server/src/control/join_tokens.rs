@@ -148,7 +148,7 @@ pub(super) fn log(created: &CreatedJoinToken, grant: &Grant) {
 }
 
 /// The SHA-256 of the public keys of authorities, by which whoever joins knows this server.
-fn pins(roots: &str) -> Vec<Fingerprint> {
+pub(super) fn pins(roots: &str) -> Vec<Fingerprint> {
     let authorities = moorline_pki::certificates_from_pem(roots.as_bytes()).unwrap_or_default();
     let infos = authorities.iter().filter_map(|authority| CertificateInfo::parse(authority).ok());
     infos.map(|info| moorline_pki::fingerprint(&info.public_key)).collect()

@@ -8,8 +8,10 @@
 //! | --- | --- |
 //! | `pace` | how many at once and how often |
 //! | `request` | one request, its answer, and the event that it leaves in the audit trail |
+//! | `attested` | who gets one because their Kubernetes says who they are |
 //! | `decide` | who gets a certificate, and the one change that this takes |
 
+pub(crate) mod attested;
 mod decide;
 mod pace;
 mod request;

@@ -7,6 +7,7 @@ use moorline_model::{ActiveFingerprint, ClusterName, Fingerprint};
 use moorline_pki::CertificateRequest;
 use moorline_wire::{JoinAnswer, JoinProof, JoinRefusal, JoinRequest};
 
+use super::attested;
 use crate::{
     clock,
     clusters::ChangeError,
@@ -29,12 +30,7 @@ pub(super) async fn decide(state: &State, asked: JoinRequest) -> Result<JoinAnsw
             let presented = Presented { id, hash: hash(&secret) };
             by_token(state, asked.name, presented, request).await
         }
-        JoinProof::Attestation(_token) => Err(Refused {
-            reason: JoinRefusal::NotAttested,
-            message: "joining by what Kubernetes attests is not set up for this cluster; use a join token: moorline \
-                      token create NAME"
-                .to_owned(),
-        }),
+        JoinProof::Attestation(token) => attested::join(state, asked.name, &token, &request).await,
     }
 }
 
@@ -86,16 +82,21 @@ async fn by_token(
             changed.await.map_err(not_changed)?.1
         }
     };
+    Ok(answer(state, name, certificate))
+}
+
+/// What whoever has joined is told.
+pub(super) fn answer(state: &State, name: ClusterName, certificate: String) -> JoinAnswer {
     let (roots, _hashes) = state.issuer.roots();
-    Ok(JoinAnswer { name, address: state.issuer.address().to_owned(), certificate, roots })
+    JoinAnswer { name, address: state.issuer.address().to_owned(), certificate, roots }
 }
 
 /// The certificates of a cluster's sessions.
-fn in_use(cluster: &Cluster) -> Vec<Fingerprint> {
+pub(super) fn in_use(cluster: &Cluster) -> Vec<Fingerprint> {
     cluster.sessions().iter().map(|session| session.about().fingerprint).collect()
 }
 
-fn not_changed(error: ChangeError<Refused>) -> Refused {
+pub(super) fn not_changed(error: ChangeError<Refused>) -> Refused {
     match error {
         ChangeError::Refused(refused) => refused,
         ChangeError::NotFound(_) => Refused::unknown(),
@@ -107,7 +108,7 @@ fn not_changed(error: ChangeError<Refused>) -> Refused {
 }
 
 /// The cause goes to the log, not to a stranger.
-fn broken(what: &str, error: &dyn std::error::Error) -> Refused {
+pub(super) fn broken(what: &str, error: &dyn std::error::Error) -> Refused {
     tracing::warn!(%error, "nobody can join: the server cannot {what}");
     let message = format!(
         "the management cluster cannot {what} now; its log says why. The join token was not used up: try again"
