@@ -18,7 +18,7 @@ pub(crate) use self::{
     login::{CredentialArgs, GatewayArgs, Grant, IssuerArgs, LoginArgs},
     manifest::{ClusterManifestArgs, Form, ManifestArgs},
     store::{StoreArgs, StoreCommand, StoreExportArgs, StoreImportArgs},
-    token::{LifeArgs, TokenCommand, TokenCreateArgs, TokenListArgs, TokenRevokeArgs},
+    token::{AttestArgs, LifeArgs, TokenCommand, TokenCreateArgs, TokenListArgs, TokenRevokeArgs},
 };
 
 /// Everything that can be typed.
@@ -240,6 +240,8 @@ pub(crate) struct ClusterAddArgs {
     pub(crate) join: bool,
     #[command(flatten, next_help_heading = "Join token")]
     pub(crate) life: LifeArgs,
+    #[command(flatten, next_help_heading = "Joining without a token")]
+    pub(crate) attest: AttestArgs,
     #[command(flatten)]
     pub(crate) manifest: ManifestArgs,
     #[command(flatten)]

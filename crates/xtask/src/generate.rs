@@ -23,6 +23,7 @@ const PROGRAMS: &[(&str, &str, &[&[&str]])] = &[
         &[
             &[],
             &["quickstart"],
+            &["agent", "join"],
             &["agent", "rbac"],
             &["cluster"],
             &["cluster", "add"],
@@ -30,6 +31,10 @@ const PROGRAMS: &[(&str, &str, &[&[&str]])] = &[
             &["cluster", "list"],
             &["cluster", "get"],
             &["cluster", "delete"],
+            &["token"],
+            &["token", "create"],
+            &["token", "list"],
+            &["token", "revoke"],
             &["user"],
             &["user", "add"],
             &["user", "list"],

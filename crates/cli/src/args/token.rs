@@ -1,6 +1,6 @@
 //! What is typed of join tokens: `moorline token`, and `cluster add --join`.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 
@@ -39,6 +39,28 @@ pub(crate) struct LifeArgs {
     /// How long the join token counts, from 5m to 7d [default: 1h]
     #[arg(long, value_name = "DURATION", value_parser = life)]
     pub(crate) ttl: Option<Duration>,
+}
+
+/// How an agent joins without a join token.
+#[derive(Debug, Default, Args)]
+pub(crate) struct AttestArgs {
+    /// Let the agent join by a token that the cluster's own Kubernetes makes for its service account: who issues these
+    #[arg(long, value_name = "URL", requires = "attest_jwks_file")]
+    pub(crate) attest_issuer: Option<String>,
+    /// File with the issuer's keys, as `kubectl get --raw /openid/v1/jwks` prints them there
+    #[arg(long, value_name = "FILE", requires = "attest_issuer")]
+    pub(crate) attest_jwks_file: Option<PathBuf>,
+    /// The audience that the token must be for
+    #[arg(long, value_name = "AUDIENCE", requires = "attest_issuer", default_value = "moorline")]
+    pub(crate) attest_audience: String,
+    /// The service account whose token it must be
+    #[arg(
+        long,
+        value_name = "SUBJECT",
+        requires = "attest_issuer",
+        default_value = "system:serviceaccount:moorline:moorline-agent"
+    )]
+    pub(crate) attest_subject: String,
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moorline_api::{CreateCluster, CreatedCluster, CreatedJoinToken, paths};
+use moorline_api::{CreateCluster, CreatedCluster, CreatedJoinToken, JoinableCluster, paths};
 use moorline_model::{ClusterName, check_labels};
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ pub(super) fn parse_name(name: &str) -> Result<ClusterName, Failure> {
 
 async fn add(args: ClusterAddArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
     let plan = resolve(&args);
-    if args.join {
+    if args.join || args.attest.attest_issuer.is_some() {
         return add_joinable(plan, &args, printer).await;
     }
     // The key is handed out once: what can go wrong with writing it must go wrong before it is made.
@@ -57,9 +57,17 @@ async fn add_joinable(
     args: &ClusterAddArgs,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
-    let (plan, connection) = Failure::together(plan, Connection::resolve(&args.connect))?;
-    let plan = CreateCluster { join: Some(token::wanted(args.life)), ..plan };
-    let created: CreatedJoinToken = Client::new(connection)?.post(paths::CLUSTERS, &plan).await?;
+    let plan = Failure::together(plan, token::attestation(&args.attest));
+    let ((plan, attestation), connection) = Failure::together(plan, Connection::resolve(&args.connect))?;
+    let join = args.join.then(|| token::wanted(args.life));
+    let plan = CreateCluster { join, attestation, ..plan };
+    let client = Client::new(connection)?;
+    if plan.join.is_none() {
+        let made: JoinableCluster = client.post(paths::CLUSTERS, &plan).await?;
+        printer.note(&format!("managedcluster {:?} created", plan.name.as_str()));
+        return token::show_attested(&made, printer);
+    }
+    let created: CreatedJoinToken = client.post(paths::CLUSTERS, &plan).await?;
     printer.note(&format!("managedcluster {:?} created", plan.name.as_str()));
     token::show(&created, None, printer)
 }

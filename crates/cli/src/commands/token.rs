@@ -1,11 +1,12 @@
 //! `moorline token`: join tokens, over a gateway's management API.
 
-use moorline_api::{CreateJoinToken, CreatedJoinToken, JoinTokenList, paths};
+use moorline_api::{CreateJoinToken, CreatedJoinToken, JoinTokenList, JoinableCluster, paths};
+use moorline_model::Attestation;
 use serde_json::Value;
 
 use super::{cluster::parse_name, view};
 use crate::{
-    args::{LifeArgs, TokenCommand, TokenCreateArgs, TokenListArgs, TokenRevokeArgs},
+    args::{AttestArgs, LifeArgs, TokenCommand, TokenCreateArgs, TokenListArgs, TokenRevokeArgs},
     client::Client,
     connection::Connection,
     failure::Failure,
@@ -46,6 +47,29 @@ pub(super) fn show(
     ));
     printer.note("  moorline-agent join --token-file FILE --cert-dir DIR && moorline-agent --cert-dir DIR");
     Ok(())
+}
+
+/// How an agent is to join without a token, if it is.
+pub(super) fn attestation(args: &AttestArgs) -> Result<Option<Attestation>, Failure> {
+    let (Some(issuer), Some(file)) = (&args.attest_issuer, &args.attest_jwks_file) else { return Ok(None) };
+    let jwks = std::fs::read_to_string(file)
+        .map_err(|error| Failure::bad_input([format!("--attest-jwks-file: {}: {error}", file.display())]))?;
+    Ok(Some(Attestation {
+        issuer: issuer.clone(),
+        audience: args.attest_audience.clone(),
+        subject: args.attest_subject.clone(),
+        jwks: Some(jwks.trim().to_owned()),
+    }))
+}
+
+/// Prints how the agent of a cluster joins that has no token. Nothing of it is secret.
+pub(super) fn show_attested(joinable: &JoinableCluster, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    let pins: String = joinable.ca_pins.iter().map(|pin| format!(" --ca-pin sha256:{pin}")).collect();
+    printer.note("its agent joins by the token of its service account, which a projected volume has:");
+    printer.line(&format!(
+        "moorline-agent join --attest --name {} --server {}{pins} --token-file FILE --cert-dir DIR",
+        joinable.cluster.metadata.name, joinable.management_cluster_addr
+    ))
 }
 
 async fn create(args: &TokenCreateArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {

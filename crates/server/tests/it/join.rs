@@ -1,20 +1,27 @@
 //! Joining: who gets a certificate and who does not, what they are told, and what is kept, logged and written down.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use moorline_api::{CreatedJoinToken, JoinTokenList, JoinTokenPhase, paths};
+use moorline_api::{CreatedJoinToken, JoinTokenList, JoinTokenPhase, JoinableCluster, paths};
 use moorline_csr::Request as SigningRequest;
+use moorline_model::Timestamp;
 use moorline_mtls::{HandshakeError, JoinConnector};
 use moorline_server::RawAudit;
 use moorline_testkit::logs::Logs;
 use moorline_wire::{
     Invitation, JOIN_ALPN, JOIN_PATH, JoinAnswer, JoinProof, JoinRefusal, JoinRefused, JoinRequest, JoinSecret,
 };
+use serde_json::json;
 use tokio::net::TcpStream;
 
 use crate::{
@@ -304,4 +311,95 @@ async fn post_leniently(house: &House, invitation: &Invitation, body: String) ->
     let answer = sender.send_request(request).await.ok().map(|response| response.status());
     connection.abort();
     answer
+}
+
+/// What a kube-apiserver signs service-account tokens with.
+struct Issuer(EcdsaKeyPair);
+
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+const ACCOUNT: &str = "system:serviceaccount:moorline:moorline-agent";
+
+impl Issuer {
+    fn new() -> Self {
+        Self(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
+    }
+
+    fn jwks(&self) -> String {
+        // An uncompressed point: 4, x, y.
+        let (x, y) = self.0.public_key().as_ref()[1..].split_at(32);
+        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+        json!({"keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "one", "x": x, "y": y}]})
+            .to_string()
+    }
+
+    fn token(&self, account: &str, audience: &str) -> String {
+        let ends = Timestamp::from(SystemTime::now()).unix_seconds() + 600;
+        let part = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
+        let claims = json!({"iss": ISSUER, "aud": [audience], "sub": account, "exp": ends});
+        let signed = format!("{}.{}", part(json!({"alg": "ES256", "kid": "one"})), part(claims));
+        let signature = self.0.sign(&aws_lc_rs::rand::SystemRandom::new(), signed.as_bytes()).unwrap();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+#[tokio::test]
+async fn what_kubernetes_attests_makes_an_agent_without_a_secret() {
+    let logs = Logs::capture();
+    let house = House::start().await;
+    let (user, issuer) = (house.user(), Issuer::new());
+    let attestation = json!({"issuer": ISSUER, "audience": "moorline", "subject": ACCOUNT, "jwks": issuer.jwks()});
+    let body = json!({"name": "east", "attestation": attestation}).to_string();
+    let (code, made) = user.ask(Method::POST, paths::CLUSTERS, &body).await;
+    assert_eq!(code, StatusCode::CREATED, "{made}");
+    let made: JoinableCluster = serde_json::from_str(&made).unwrap();
+    drop(invited(&user, "west").await);
+    let known = Invitation {
+        address: made.management_cluster_addr,
+        name: "east".parse().unwrap(),
+        id: "none".to_owned(),
+        secret: JoinSecret::from_bytes([0; 32]),
+        pins: made.ca_pins,
+    };
+    let mine = SigningRequest::generate().unwrap();
+    let shows = |name: &str, token: &str| JoinRequest {
+        name: name.parse().unwrap(),
+        proof: JoinProof::Attestation(token.to_owned().into()),
+        request: mine.request_pem.clone(),
+    };
+    let good = issuer.token(ACCOUNT, "moorline");
+    logs.forbid(&good);
+    for (name, token) in [
+        ("east", issuer.token("system:serviceaccount:moorline:other", "moorline")),
+        ("east", issuer.token(ACCOUNT, ISSUER)),
+        ("east", Issuer::new().token(ACCOUNT, "moorline")),
+        ("east", "nothing".to_owned()),
+        ("west", good.clone()),
+        ("nowhere", good.clone()),
+    ] {
+        assert_eq!(refused(&house, &known, &shows(name, &token)).await, JoinRefusal::NotAttested, "{name}");
+    }
+    let answer = join(&house, &known, &shows("east", &good)).await.unwrap();
+    let agent = Agent::connect(&house, &credentials(&answer, &mine)).await;
+    // Whoever lost the answer asks again; what nobody connected with makes room.
+    for _ in 0..3 {
+        join(&house, &known, &shows("east", &good)).await.unwrap();
+    }
+    assert!(user.cluster("east").await.status.fingerprints.len() <= 2);
+    assert_eq!(user.cluster("east").await.status.sessions.len(), 1);
+    drop((agent, house.ended().await));
+}
+
+#[tokio::test]
+async fn an_attestation_that_could_let_nobody_in_is_refused() {
+    let house = House::start().await;
+    let (user, jwks) = (house.user(), Issuer::new().jwks());
+    for (field, bad) in [("issuer", ""), ("audience", ""), ("subject", "ann"), ("jwks", "{\"keys\":[]}")] {
+        let mut attestation = json!({"issuer": ISSUER, "audience": "moorline", "subject": ACCOUNT, "jwks": jwks});
+        attestation[field] = bad.into();
+        let body = json!({"name": "east", "attestation": attestation}).to_string();
+        let (code, told) = user.ask(Method::POST, paths::CLUSTERS, &body).await;
+        assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{field}: {told}");
+        assert!(told.contains(&format!("attestation.{field}")), "{told}");
+    }
+    drop(house.ended().await);
 }
