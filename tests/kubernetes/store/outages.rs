@@ -62,10 +62,34 @@ async fn f39_a_server_that_starts_anew_knows_what_happened_meanwhile() {
     assert!(known(&server, "new").await.is_some());
     assert_ne!(
         known(&server, "reborn").await.unwrap()["metadata"]["uid"],
-        serde_json::to_value(&reborn.cluster.metadata.uid).unwrap()
+        serde_json::to_value(reborn.cluster.metadata.uid).unwrap()
     );
     let stranger = Agent::start(&reborn, server.tunnel, &upstream.url(), |_| {}).unwrap();
     let refused = async || (server.metric("moorline_tunnel_refused_total", &[]).await.unwrap() > 0.0).then_some(());
     eventually(DEADLINE, refused).await.unwrap();
     drop(stranger);
+    what_kubectl_made_is_enrolled(&management, &server, &upstream).await;
+}
+
+/// As any other cluster: once, and without anything secret in its object.
+async fn what_kubectl_made_is_enrolled(management: &Management, server: &Server, upstream: &Upstream) {
+    let client = server.admin_client().unwrap();
+    let post = async |path: &str, body: &'static str| {
+        client.ask(client.request_with(Method::POST, path, full(body))).await.unwrap()
+    };
+    let answer = post("/v1/clusters/new/token", "{}").await;
+    assert_eq!(answer.code, StatusCode::CREATED, "{}", answer.body);
+    let shown = management.object("new").await;
+    assert_eq!(shown["status"]["joinTokens"].as_array().unwrap().len(), 1, "{shown}");
+    let made: Value = serde_json::from_str(&answer.body).unwrap();
+    let token = made["token"].as_str().unwrap();
+    assert!(token.starts_with("moorline-join.") && !shown.to_string().contains(token));
+
+    let answer = post("/v1/clusters/new/enrolment", "").await;
+    assert_eq!(answer.code, StatusCode::CREATED, "{}", answer.body);
+    let created = serde_json::from_str(&answer.body).unwrap();
+    let _agent = Agent::start(&created, server.tunnel, &upstream.url(), |_| {}).unwrap();
+    server.connected("new").await.unwrap();
+    management.becomes("new", "True").await;
+    assert_eq!(post("/v1/clusters/new/enrolment", "").await.code, StatusCode::CONFLICT);
 }

@@ -18,7 +18,7 @@ fn refusal(error: ObjectError) -> Refusal {
         ObjectError::Exists => Refusal::Exists,
         ObjectError::Gone => Refusal::Gone,
         ObjectError::Conflict => Refusal::Conflict,
-        other => {
+        other @ (ObjectError::Unavailable(_) | ObjectError::Refused(_) | _) => {
             tracing::info!(%other, "the suite met something else");
             Refusal::Other
         }

@@ -9,7 +9,7 @@ use super::{
     *,
 };
 
-fn refusal(failure: StoreFailure) -> Refusal {
+fn refusal(failure: &StoreFailure) -> Refusal {
     match failure {
         StoreFailure::Exists(_) => Refusal::Exists,
         StoreFailure::Gone(_) => Refusal::Gone,
@@ -24,7 +24,7 @@ impl Keeper for OnThreads {
     type Kept = Kept;
 
     async fn create(&self, record: ClusterRecord) -> Result<Kept, Refusal> {
-        Store::create(self, record).await.map_err(refusal)
+        Store::create(self, record).await.map_err(|failure| refusal(&failure))
     }
 
     async fn get(&self, name: &ClusterName) -> Option<Kept> {
@@ -36,7 +36,7 @@ impl Keeper for OnThreads {
     }
 
     async fn replace(&self, before: Kept, after: ClusterRecord) -> Result<Kept, Refusal> {
-        Store::replace(self, before, after).await.map_err(refusal)
+        Store::replace(self, before, after).await.map_err(|failure| refusal(&failure))
     }
 
     async fn delete(&self, name: &ClusterName) -> Option<Kept> {
