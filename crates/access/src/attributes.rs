@@ -40,6 +40,13 @@ pub enum Action<'a> {
         /// The cluster; none for all of them.
         name: Option<&'a ClusterName>,
     },
+    /// Look at and rotate certificate authorities: a verb on `certificateauthorities`.
+    Authorities {
+        /// `get`, `update`.
+        verb: &'a str,
+        /// Which.
+        name: &'a str,
+    },
     /// Manage the users of the table of static tokens: a verb on `users`, which in this group are not those that
     /// Kubernetes' core has for impersonation.
     Users {
@@ -57,6 +64,9 @@ impl<'a> Action<'a> {
     /// The part of a cluster under which its join tokens stand in rules.
     pub const TOKEN: &'static str = "token";
 
+    /// The resource under which certificate authorities stand in rules.
+    pub const AUTHORITIES: &'static str = "certificateauthorities";
+
     /// The resource under which users of the table of static tokens stand in rules.
     pub const USERS: &'static str = "users";
 
@@ -67,6 +77,7 @@ impl<'a> Action<'a> {
             Self::Reach(cluster) => ("get", Self::RESOURCE, Some(cluster.as_str())),
             Self::Administer { verb, name } => (verb, Self::RESOURCE, name.map(ClusterName::as_str)),
             Self::JoinTokens { verb, name } => (verb, Self::RESOURCE, name.map(ClusterName::as_str)),
+            Self::Authorities { verb, name } => (verb, Self::AUTHORITIES, Some(name)),
             Self::Users { verb, name } => (verb, Self::USERS, name),
         };
         let subresource = matches!(self, Self::JoinTokens { .. }).then_some(Self::TOKEN);

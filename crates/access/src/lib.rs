@@ -21,7 +21,9 @@ pub use authenticator::{Authenticator, AuthenticatorUnavailable};
 pub use authorizer::{Authorizer, AuthorizerUnavailable, Decision};
 pub use denied::{Denied, Forbidden};
 pub use fields::Object;
-pub use permit::{Grant, Permit, administer, confer, manage_join_tokens, manage_users, reach, review};
+pub use permit::{
+    Grant, Permit, administer, confer, manage_authorities, manage_join_tokens, manage_users, reach, review,
+};
 pub use policy::Policy;
 pub use problems::{Found, Problem, Problems};
 pub use request::RequestAttributes;

@@ -64,8 +64,8 @@ impl Permit {
     }
 }
 
-/// Proof that somebody may manage clusters or users in one way. Only [`administer`], [`manage_join_tokens`] and
-/// [`manage_users`] make one.
+/// Proof that somebody may manage clusters or users in one way. Only [`administer`], [`manage_join_tokens`],
+/// [`manage_authorities`] and [`manage_users`] make one.
 /// ```compile_fail,E0277
 /// fn copy(grant: &moorline_access::Grant) -> impl Sized + use<> {
 ///     fn cloned<T: Clone>(value: &T) -> T {
@@ -166,6 +166,21 @@ pub async fn manage_users<A: Authorizer + ?Sized>(
     name: Option<&str>,
 ) -> Result<Grant, Denied> {
     grant(authorizer, api_group, authenticated, as_whom, Action::Users { verb, name }).await
+}
+
+/// Asks whether somebody may look at or rotate a certificate authority.
+///
+/// # Errors
+/// As for [`reach`].
+pub async fn manage_authorities<A: Authorizer + ?Sized>(
+    authorizer: &A,
+    api_group: &str,
+    authenticated: Identity,
+    as_whom: Option<Identity>,
+    verb: &str,
+    name: &str,
+) -> Result<Grant, Denied> {
+    grant(authorizer, api_group, authenticated, as_whom, Action::Authorities { verb, name }).await
 }
 
 /// Whether whoever holds the grant may make a credential for `whom`. Since they could use it themselves, that takes the

@@ -3,6 +3,7 @@
 //! The server answers with these types, and whoever is not a `curl` asks with them. Objects have Kubernetes' shape, so
 //! that `kubectl`'s habits and tools apply. Every error is a Kubernetes `Status` ([`moorline_model::Status`]).
 
+mod authorities;
 mod cluster;
 mod enrolment;
 mod event;
@@ -13,6 +14,7 @@ mod secret;
 mod server;
 mod user;
 
+pub use authorities::{AuthoritiesStatus, Authority, BehindCluster, FinishRotation};
 pub use cluster::{
     Certificate, Condition, ConditionStatus, ListMeta, ManagedCluster, ManagedClusterList, ManagedClusterSpec,
     ManagedClusterStatus, ObjectMeta, Session, condition,

@@ -32,6 +32,16 @@ pub const STATUS: &str = "/v1/status";
 /// `GET` answers with a [`crate::Version`].
 pub const VERSION: &str = "/v1/version";
 
+/// The tunnel's authority. `GET` answers with a [`crate::AuthoritiesStatus`], as do `POST` to `/rotate`, `/abort` and
+/// `/finish` below; the last takes a [`crate::FinishRotation`].
+pub const TUNNEL_AUTHORITY: &str = "/v1/certificateauthorities/tunnel";
+
+/// The end of a cluster's certificates. `POST` answers with a `Status`.
+#[must_use]
+pub fn revocation(name: &ClusterName) -> String {
+    format!("{CLUSTERS}/{name}/revocation")
+}
+
 /// One cluster. `GET` answers with a [`crate::ManagedCluster`], `DELETE` with a `Status`.
 #[must_use]
 pub fn cluster(name: &ClusterName) -> String {

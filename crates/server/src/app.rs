@@ -27,12 +27,13 @@ use load::Doors;
 
 use crate::{
     audit::{Sinks, WebhookSink},
+    bootstrap::StateDir,
     clock,
     clusters::{
         Clusters, brought,
         store::{Store, embedded::OnThreads},
     },
-    config::{Config, Problems},
+    config::{Config, Problem, Problems},
     control::{self, issue::Issuer},
     front::{self, Gateway, authn::Chain, pool::PoolContext},
     kubernetes::Reviews,
@@ -138,14 +139,19 @@ impl App {
         let memory = MemoryBudget::new(config.tunnel.memory_budget);
         let metrics = Metrics::new(&registry, &memory);
         metrics.clusters.set(i64::try_from(records.len()).unwrap_or(i64::MAX));
-        metrics.expires("tunnel-ca", loaded.issuer_authority.info().not_after);
-        metrics.expires("tunnel", loaded.tunnel_serving.not_after());
+        metrics.expires("tunnel-ca", loaded.tunnel_authorities.staying.info().not_after);
         if let Some(serving) = &loaded.gateway_serving {
             metrics.expires("gateway", serving.not_after());
         }
         let address = config.public_tunnel_address.as_ref();
         let address = address.map_or_else(|| listeners.addresses[0].to_string(), ToString::to_string);
         let pools = PoolContext { tasks: tasks.clone(), metrics: Arc::new(front::metrics::Metrics::new(&registry)) };
+        let issuer =
+            Issuer::new(loaded.tunnel_authorities, config.agent_certificate_life, address).map_err(|error| {
+                let remedy = "restore the state directory from a backup".to_owned();
+                Problems::from(Problem { at: "tunnel-ca.crt".to_owned(), what: error.to_string(), remedy })
+            })?;
+        let tunnel_names = load::tunnel_names(&config);
         let background = Background {
             files: reload::Files {
                 tokens: (config.token_file.clone(), loaded.tokens.hash()),
@@ -155,7 +161,8 @@ impl App {
             interval: config.reload_interval,
             serving: Vec::new(),
             gateway_keys: None,
-            roots: [loaded.tunnel_roots, loaded.user_roots],
+            roots: loaded.user_roots,
+            state_dir: StateDir::new(&config.state_dir),
             oidc: loaded.oidc.clone(),
             notifier,
         };
@@ -174,7 +181,10 @@ impl App {
             events: clusters.events().clone(),
             registry: clusters,
             started: clock::now(),
-            issuer: Issuer::new(loaded.issuer_authority, config.agent_certificate_life, address),
+            issuer: Arc::new(issuer),
+            state_dir: StateDir::new(&config.state_dir),
+            rotating: tokio::sync::Semaphore::new(1),
+            adopt_until: config.adopt.map(|window| clock::now().saturating_add(window)),
             policy: ArcSwap::from_pointee(loaded.policy.value),
             tokens: ArcSwap::from_pointee(loaded.tokens.value),
             token_file: Mutex::new(config.token_file),
@@ -190,8 +200,7 @@ impl App {
             tasks,
             phases: shutdown.phases(),
         });
-        let doors =
-            Doors::open(&state, &background.roots, loaded.tunnel_serving, loaded.gateway_serving, loaded.gateway_keys)?;
+        let doors = Doors::open(&state, &background.roots, tunnel_names, loaded.gateway_serving, loaded.gateway_keys)?;
         let Doors { tunnel, gateway, serving, gateway_keys } = doors;
         Ok(Self {
             gateway: Gateway::new(Arc::clone(&state), gateway, control::router(Arc::clone(&state))),

@@ -4,6 +4,8 @@
 //! authority from it. Nothing that exists is ever overwritten: a half of a pair is reported, not replaced, since agents
 //! or users may hold certificates of the lost half. What a crash left half made is finished at the next start.
 
+pub(crate) mod overlap;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -261,7 +263,7 @@ fn first_policy(api_group: &str) -> String {
          kind: ClusterRole\n\
          metadata:\n  name: moorline-admin\n\
          rules:\n\
-         - apiGroups: [\"{api_group}\"]\n  resources: [\"managedclusters\", \"managedclusters/token\", \"users\"]\n  verbs: [\"*\"]\n\
+         - apiGroups: [\"{api_group}\"]\n  resources: [\"certificateauthorities\", \"managedclusters\", \"managedclusters/token\", \"users\"]\n  verbs: [\"*\"]\n\
          # Whoever makes a token for somebody must have the right to act as them (kubectl --as), group by group.\n\
          - apiGroups: [\"\"]\n  resources: [\"users\", \"groups\", \"serviceaccounts\"]\n  verbs: [\"impersonate\"]\n\
          - apiGroups: [\"authentication.k8s.io\"]\n  resources: [\"uids\"]\n  verbs: [\"impersonate\"]\n\

@@ -60,6 +60,8 @@ pub struct Config {
     pub(crate) api_group: String,
     /// How long the certificate of an agent lives.
     pub(crate) agent_certificate_life: Duration,
+    /// For how long from the start clusters that the store does not know are taken in by their certificates.
+    pub(crate) adopt: Option<Duration>,
     /// How often files that may change are read again.
     pub(crate) reload_interval: Duration,
     /// Limits and timeouts of the tunnel.

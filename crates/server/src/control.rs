@@ -5,12 +5,14 @@
 //! before it looks at anything else. Changes run to their end, whatever becomes of the caller.
 
 mod answer;
+mod authorities;
 mod clusters;
 mod events;
 pub(crate) mod issue;
 mod join_tokens;
 mod manifest;
 mod review;
+mod revoke;
 pub(crate) mod status;
 mod users;
 
@@ -40,6 +42,11 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route(paths::JOIN_TOKENS, routing::get(join_tokens::list))
         .route(paths::USERS, routing::get(users::list).post(users::create))
         .route(&format!("{}/{{name}}", paths::USERS), routing::delete(users::delete))
+        .route(&format!("{}/{{name}}/revocation", paths::CLUSTERS), routing::post(revoke::revoke))
+        .route(paths::TUNNEL_AUTHORITY, routing::get(authorities::status))
+        .route(&format!("{}/rotate", paths::TUNNEL_AUTHORITY), routing::post(authorities::rotate))
+        .route(&format!("{}/abort", paths::TUNNEL_AUTHORITY), routing::post(authorities::abort))
+        .route(&format!("{}/finish", paths::TUNNEL_AUTHORITY), routing::post(authorities::finish))
         .route(paths::ACCESS_REVIEWS, routing::post(review::review))
         .route(paths::STATUS, routing::get(status::status))
         .route(paths::VERSION, routing::get(status::version))

@@ -2,6 +2,8 @@
 //!
 //! Called by the tunnel door for what arrives there; changes records through [`crate::clusters::Clusters`] only.
 
+pub(crate) mod adopt;
+pub(crate) mod authorities;
 pub(crate) mod join;
 pub(crate) mod renew;
 pub(crate) mod requests;

@@ -10,7 +10,7 @@ use moorline_model::Timestamp;
 use moorline_mtls::{KeyPair, KeyPairError, Source};
 use thiserror::Error;
 
-use crate::{clock, metrics::Metrics, state::State};
+use crate::{clock, control::issue::Issuer, metrics::Metrics, state::State};
 
 /// How long a certificate lives that is signed for one of our own doors.
 const LIFE: Duration = Duration::from_secs(90 * 86_400);
@@ -24,10 +24,18 @@ const LOOK: Duration = Duration::from_secs(3600);
 /// A certificate of one of our doors, signed here.
 pub(crate) struct Serving {
     door: &'static str,
-    authority: Authority,
+    signer: Signer,
     names: Vec<SubjectName>,
     source: Source<KeyPair>,
     not_after: Timestamp,
+}
+
+/// Who signs it.
+pub(crate) enum Signer {
+    /// An authority that stays the same.
+    Fixed(Box<Authority>),
+    /// The tunnel's, which changes.
+    Tunnel(Arc<Issuer>),
 }
 
 /// Why no certificate could be made.
@@ -44,9 +52,10 @@ impl Serving {
     ///
     /// # Errors
     /// [`ServingError`]: most often the authority itself is not in its time.
-    pub(crate) fn new(door: &'static str, authority: Authority, names: Vec<SubjectName>) -> Result<Self, ServingError> {
-        let (pair, not_after) = sign(&authority, &names)?;
-        Ok(Self { door, authority, names, source: Source::fixed(pair), not_after })
+    pub(crate) fn new(door: &'static str, signer: Signer, names: Vec<SubjectName>) -> Result<Self, ServingError> {
+        let pair = signer.sign(&names)?;
+        let not_after = pair.not_after();
+        Ok(Self { door, signer, names, source: Source::fixed(pair), not_after })
     }
 
     /// What the acceptor takes.
@@ -59,19 +68,25 @@ impl Serving {
         self.not_after
     }
 
-    /// Replaces it in time, for ever. To be spawned, and ended with the process.
+    /// Replaces it in time, and whenever its authority changes, for ever. To be spawned, and ended with the process.
     pub(crate) async fn renew(mut self, state: Arc<State>) {
+        let mut changes = state.issuer.changes();
+        let tunnel = matches!(self.signer, Signer::Tunnel(_));
         loop {
-            tokio::time::sleep(LOOK).await;
-            if self.not_after.since(clock::now()) <= RENEW_AT {
+            let changed = tokio::select! {
+                () = tokio::time::sleep(LOOK) => false,
+                changed = changes.changed() => tunnel && changed.is_ok(),
+            };
+            if changed || self.not_after.since(clock::now()) <= RENEW_AT {
                 self.replace(&state.metrics);
             }
         }
     }
 
     fn replace(&mut self, metrics: &Metrics) {
-        match sign(&self.authority, &self.names) {
-            Ok((pair, not_after)) => {
+        match self.signer.sign(&self.names) {
+            Ok(pair) => {
+                let not_after = pair.not_after();
                 self.source.replace(pair);
                 self.not_after = not_after;
                 metrics.expires(self.door, not_after);
@@ -82,10 +97,16 @@ impl Serving {
     }
 }
 
-fn sign(authority: &Authority, names: &[SubjectName]) -> Result<(KeyPair, Timestamp), ServingError> {
-    let issued = authority.issue_server(names, clock::now(), LIFE)?;
-    let pair = KeyPair::from_pem(issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes())?;
-    Ok((pair, issued.not_after))
+impl Signer {
+    fn sign(&self, names: &[SubjectName]) -> Result<KeyPair, ServingError> {
+        match self {
+            Self::Tunnel(issuer) => issuer.issue_door(names, LIFE),
+            Self::Fixed(authority) => {
+                let issued = authority.issue_server(names, clock::now(), LIFE)?;
+                Ok(KeyPair::from_pem(issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes())?)
+            }
+        }
+    }
 }
 
 /// The names by which this machine reaches itself, then the ones given, each once.

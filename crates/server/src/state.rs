@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     audit::Audit,
+    bootstrap::StateDir,
     clusters::Clusters,
     config::{GatewayConfig, TunnelConfig},
     control::issue::Issuer,
@@ -35,7 +36,13 @@ pub(crate) struct State {
     /// When this server was started.
     pub(crate) started: Timestamp,
     /// Signs the certificates of agents.
-    pub(crate) issuer: Issuer,
+    pub(crate) issuer: Arc<Issuer>,
+    /// Where the authorities are kept.
+    pub(crate) state_dir: StateDir,
+    /// One turn: whoever changes the authorities has it.
+    pub(crate) rotating: Semaphore,
+    /// Until when clusters that the store does not know are taken in by their certificates.
+    pub(crate) adopt_until: Option<Timestamp>,
     /// Who may do what; replaced when its file changes. Load it anew for each request.
     pub(crate) policy: ArcSwap<Policy>,
     /// Whose token is whose; replaced when its file changes. Load it anew for each request.

@@ -8,7 +8,10 @@ use serde_json::Value;
 
 use super::{describe, enrolment::Target, token, view};
 use crate::{
-    args::{ClusterAddArgs, ClusterCommand, ClusterDeleteArgs, ClusterGetArgs, ClusterListArgs, ClusterManifestArgs},
+    args::{
+        ClusterAddArgs, ClusterCommand, ClusterDeleteArgs, ClusterGetArgs, ClusterListArgs, ClusterManifestArgs,
+        ClusterRevokeArgs,
+    },
     client::Client,
     connection::Connection,
     failure::Failure,
@@ -23,6 +26,8 @@ pub(super) async fn run(command: ClusterCommand, printer: &mut Printer<'_>) -> R
         ClusterCommand::Get(args) => get(&args, printer).await,
         ClusterCommand::Describe(args) => describe::run(&args, printer).await,
         ClusterCommand::Delete(args) => delete(&args, printer).await,
+        ClusterCommand::Revoke(args) => revoke(&args, printer).await,
+        ClusterCommand::Rename(_) => Err(no_rename()),
     }
 }
 
@@ -128,6 +133,25 @@ fn show(object: &Value, format: Option<Format>, printer: &mut Printer<'_>) -> Re
         Some(Format::Wide) => printer.table(&view::clusters(object, view::now(), true)),
         None => printer.table(&view::clusters(object, view::now(), false)),
     }
+}
+
+async fn revoke(args: &ClusterRevokeArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    let (name, connection) = Failure::together(parse_name(&args.name), Connection::resolve(&args.connect))?;
+    let client = Client::new(connection)?;
+    let _status: Value = client.post(&paths::revocation(&name), &Value::Null).await?;
+    printer.line(&format!("managedcluster {:?} revoked", name.as_str()))?;
+    printer.note("its sessions are cut; it comes back with a new join token or manifest:");
+    printer.note(&format!("  moorline cluster manifest {name}"));
+    Ok(())
+}
+
+fn no_rename() -> Failure {
+    Failure::bad_input([
+        "a cluster is never renamed: its name is in its certificate, in roles, in kubeconfigs and in the audit trail"
+            .to_owned(),
+    ])
+    .hint("register it under the new name (moorline cluster add NEW), apply that manifest there, move roles and")
+    .hint("kubeconfigs over, and then delete the old name: moorline cluster delete OLD")
 }
 
 async fn delete(args: &ClusterDeleteArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {

@@ -14,8 +14,10 @@ use rand::RngExt as _;
 use tokio::sync::watch;
 
 use crate::{
+    bootstrap::StateDir,
     clusters::{self, observe::Shown},
     notify::Notifier,
+    enrolment::authorities,
     reload,
     serving::Serving,
     state::State,
@@ -30,7 +32,8 @@ const MAX_SPREAD: Duration = Duration::from_secs(60);
 pub(super) struct Background {
     pub(super) serving: Vec<Serving>,
     pub(super) gateway_keys: Option<Reloading<KeyPair>>,
-    pub(super) roots: [Reloading<Roots>; 2],
+    pub(super) roots: Reloading<Roots>,
+    pub(super) state_dir: StateDir,
     pub(super) files: reload::Files,
     pub(super) interval: Duration,
     pub(super) oidc: Option<Arc<Oidc>>,
@@ -56,9 +59,8 @@ impl Background {
         for serving in self.serving {
             until_cancelled("renew", Box::pin(serving.renew(Arc::clone(state))));
         }
-        for roots in self.roots {
-            until_cancelled("reload", Box::pin(roots.watch(interval)));
-        }
+        until_cancelled("reload", Box::pin(self.roots.watch(interval)));
+        until_cancelled("authorities", Box::pin(authorities::watch(Arc::clone(state), self.state_dir, interval)));
         if let Some(keys) = self.gateway_keys {
             until_cancelled("reload", Box::pin(keys.watch(interval)));
         }

@@ -5,7 +5,7 @@
 use std::{error::Error, path::Path, sync::Arc};
 
 use moorline_access::{Policy, StaticTokens};
-use moorline_ca::{Authority, SubjectName};
+use moorline_ca::SubjectName;
 use moorline_model::ClusterRecord;
 use moorline_mtls::{GatewayAcceptor, KeyPair, Reloading, Roots, Source, TunnelAcceptor};
 use moorline_oidc::Oidc;
@@ -15,11 +15,11 @@ use moorline_store::Embedded;
 use super::AppError;
 use crate::{
     audit::{Audit, Sinks, WebhookSink},
-    bootstrap::{StateDir, Which},
+    bootstrap::{StateDir, Which, overlap::TunnelAuthorities},
     clock,
     config::{ClusterStore, Config, Problem, Problems},
     reload,
-    serving::{self, Serving},
+    serving::{self, Serving, Signer},
     state::State,
     tunnel,
 };
@@ -30,11 +30,9 @@ pub(super) struct Loaded {
     pub(super) policy: reload::Read<Policy>,
     pub(super) audit: Option<(Arc<Audit>, Sinks)>,
     pub(super) audit_policy: Option<reload::InUse>,
-    pub(super) issuer_authority: Authority,
-    pub(super) tunnel_serving: Serving,
+    pub(super) tunnel_authorities: TunnelAuthorities,
     pub(super) gateway_serving: Option<Serving>,
     pub(super) gateway_keys: Option<Reloading<KeyPair>>,
-    pub(super) tunnel_roots: Reloading<Roots>,
     pub(super) user_roots: Reloading<Roots>,
     pub(super) oidc: Option<Arc<Oidc>>,
 }
@@ -74,10 +72,7 @@ impl Loaded {
         let tokens = keep_all(&mut problems, reload::tokens(&config.token_file));
         let policy = keep_all(&mut problems, reload::policy(&config.policy_file));
         let audit = keep_all(&mut problems, audit(config, metrics, webhook));
-        let issuer_authority = problems.keep(dir.authority(Which::Tunnel));
-        let tunnel_names = tunnel_names(config);
-        let tunnel_serving = problems.keep(serve_by(dir, Which::Tunnel, "tunnel", tunnel_names));
-        let tunnel_roots = problems.keep(roots(&dir.certificate(Which::Tunnel)));
+        let tunnel_authorities = problems.keep(dir.tunnel_authorities());
         let user_roots = problems.keep(roots(&config.client_ca_file));
         let oidc = config.oidc.clone().map(|oidc| Oidc::new(oidc, config.oidc_cache_time)).transpose();
         let oidc = problems.keep(oidc.map_err(|error| named("OpenID Connect", &error))).flatten().map(Arc::new);
@@ -93,16 +88,8 @@ impl Loaded {
                 gateway_serving = problems.keep(serve_by(dir, Which::Gateway, "gateway", names));
             }
         }
-        let all = (tokens, policy, audit, issuer_authority, tunnel_serving, tunnel_roots, user_roots);
-        let (
-            Some(tokens),
-            Some(policy),
-            Some((audit, audit_policy)),
-            Some(issuer_authority),
-            Some(tunnel_serving),
-            Some(tunnel_roots),
-            Some(user_roots),
-        ) = all
+        let all = (tokens, policy, audit, tunnel_authorities, user_roots);
+        let (Some(tokens), Some(policy), Some((audit, audit_policy)), Some(tunnel_authorities), Some(user_roots)) = all
         else {
             return Err(problems);
         };
@@ -112,11 +99,9 @@ impl Loaded {
             policy,
             audit,
             audit_policy,
-            issuer_authority,
-            tunnel_serving,
+            tunnel_authorities,
             gateway_serving,
             gateway_keys,
-            tunnel_roots,
             user_roots,
             oidc,
         })
@@ -151,12 +136,12 @@ fn roots(path: &Path) -> Result<Reloading<Roots>, Problem> {
 }
 
 fn serve_by(dir: &StateDir, which: Which, door: &'static str, names: Vec<SubjectName>) -> Result<Serving, Problem> {
-    let authority = dir.authority(which)?;
-    Serving::new(door, authority, names).map_err(|error| named(&dir.certificate(which).display().to_string(), &error))
+    let signer = Signer::Fixed(Box::new(dir.authority(which)?));
+    Serving::new(door, signer, names).map_err(|error| named(&dir.certificate(which).display().to_string(), &error))
 }
 
 /// The fixed name comes first: it is the one that agents verify.
-fn tunnel_names(config: &Config) -> Vec<SubjectName> {
+pub(super) fn tunnel_names(config: &Config) -> Vec<SubjectName> {
     let mut names = vec![SubjectName::Dns(tunnel::SERVER_NAME.to_owned())];
     let public: Vec<_> = config.public_tunnel_address.iter().map(|address| address.host.clone()).collect();
     names.extend(serving::names(&public, config.tunnel_listen.ip()));
@@ -178,12 +163,15 @@ impl Doors {
     /// Keys or roots that TLS cannot use.
     pub(super) fn open(
         state: &State,
-        [tunnel_roots, user_roots]: &[Reloading<Roots>; 2],
-        tunnel_serving: Serving,
+        user_roots: &Reloading<Roots>,
+        tunnel_names: Vec<SubjectName>,
         gateway_serving: Option<Serving>,
         gateway_keys: Option<Reloading<KeyPair>>,
     ) -> Result<Self, Problems> {
         let refuse = |door: &str, error: &dyn Error| Problems::from(named(door, error));
+        let tunnel_serving = Serving::new("tunnel", Signer::Tunnel(Arc::clone(&state.issuer)), tunnel_names)
+            .map_err(|error| refuse("tunnel-ca.crt", &error))?;
+        state.metrics.expires("tunnel", tunnel_serving.not_after());
         let keys: Source<KeyPair> = match (&gateway_serving, &gateway_keys) {
             (Some(serving), _) => serving.source(),
             (None, Some(files)) => files.source(),
@@ -200,7 +188,7 @@ impl Doors {
             state.metrics.expires("gateway", files.source().current().not_after());
         }
         Ok(Self {
-            tunnel: TunnelAcceptor::new(tunnel_serving.source(), tunnel_roots.source(), moorline_wire::ALPN)
+            tunnel: TunnelAcceptor::new(tunnel_serving.source(), state.issuer.believed(), moorline_wire::ALPN)
                 .and_then(|acceptor| acceptor.with_join(moorline_wire::JOIN_ALPN))
                 .map_err(|error| refuse("tunnel", &error))?,
             gateway: GatewayAcceptor::new(keys, Some(user_roots.source()))

@@ -132,6 +132,11 @@ pub struct RawConfig {
     #[arg(long, value_name = "DURATION", env = "MOORLINE_AGENT_CERTIFICATE_LIFE")]
     pub agent_certificate_life: Option<String>,
 
+    /// For how long from the start to take in clusters that the store does not know, by the name and uid in a certificate
+    /// that an authority of this server signed: after the store was restored from an older backup [default: not at all]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_ADOPT")]
+    pub adopt: Option<String>,
+
     /// How often files that may change (tokens, policy, certificates) are read again [default: 10s]
     #[arg(long, value_name = "DURATION", env = "MOORLINE_RELOAD_INTERVAL")]
     pub reload_interval: Option<String>,

@@ -69,6 +69,7 @@ impl Config {
             notify,
             audit: audit::resolve(&mut found, raw.audit, &state),
             api_group: found.group(raw.api_group),
+            adopt: raw.adopt.as_deref().map(|text| found.span("--adopt", Some(text), "1h")),
             agent_certificate_life: found.span(
                 "--agent-certificate-life",
                 raw.agent_certificate_life.as_deref(),

@@ -1,27 +1,65 @@
-//! Makes the certificate of an agent: the only place of the server that signs one.
+//! Makes the certificates of agents and of the tunnel's own door: the only place of the server that signs either.
 //!
-//! Called when a cluster is registered and when its agent gets its next certificate. A key that is made here exists in
-//! the answer to that one request and nowhere else.
+//! Called when a cluster is registered, when its agent joins or gets its next certificate, and by `serving`. A key that
+//! is made here exists in the answer to that one request and nowhere else. Which authority signs, and which are believed,
+//! changes while the server runs: `enrolment::authorities` decides it, everybody else asks anew each time.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use moorline_ca::{Authority, Certified, IssueError, Issued};
+use arc_swap::ArcSwap;
+use moorline_ca::{Authority, Certified, IssueError, Issued, SubjectName};
 use moorline_model::{ClusterName, ClusterUid, Fingerprint};
+use moorline_mtls::{KeyPair, Roots, RootsError, Source};
 use moorline_pki::CertificateRequest;
+use tokio::sync::watch;
 
-use crate::clock;
+use crate::{
+    bootstrap::overlap::{Leaving, TunnelAuthorities},
+    clock,
+    serving::ServingError,
+};
 
 /// Signs agents.
 pub(crate) struct Issuer {
-    authority: Authority,
+    current: ArcSwap<Current>,
+    roots: Source<Roots>,
+    changes: watch::Sender<u64>,
     life: Duration,
     address: String,
 }
 
+/// Which authorities there are.
+pub(crate) struct Current {
+    authorities: TunnelAuthorities,
+    /// The one that stays, in a certificate of the one that is being left.
+    vouched: Option<String>,
+    roots_pem: String,
+    roots: Vec<Fingerprint>,
+}
+
 impl Issuer {
-    /// Signs by the tunnel's authority; `address` is what agents dial.
-    pub(crate) fn new(authority: Authority, life: Duration, address: String) -> Self {
-        Self { authority, life, address }
+    /// Signs by the authority that stays; `address` is what agents dial.
+    ///
+    /// # Errors
+    /// Authorities that TLS cannot use.
+    pub(crate) fn new(authorities: TunnelAuthorities, life: Duration, address: String) -> Result<Self, RootsError> {
+        let current = Current::new(authorities);
+        let roots = Roots::from_pem(current.roots_pem.as_bytes())?.into();
+        let changes = watch::Sender::new(0);
+        Ok(Self { current: ArcSwap::from_pointee(current), roots, changes, life, address })
+    }
+
+    /// Signs by these from now on, and believes them.
+    ///
+    /// # Errors
+    /// Authorities that TLS cannot use; those before stay in use.
+    pub(crate) fn replace(&self, authorities: TunnelAuthorities) -> Result<(), RootsError> {
+        let current = Current::new(authorities);
+        let roots = Roots::from_pem(current.roots_pem.as_bytes())?;
+        self.current.store(Arc::new(current));
+        self.roots.replace(roots);
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        Ok(())
     }
 
     /// A certificate for the agent of a cluster.
@@ -29,7 +67,7 @@ impl Issuer {
     /// # Errors
     /// [`IssueError`]: most often the authority is not in its time.
     pub(super) fn issue(&self, cluster: &ClusterName, uid: &ClusterUid) -> Result<Issued, IssueError> {
-        self.authority.issue_agent(cluster, uid, clock::now(), self.life)
+        self.current().staying().issue_agent(cluster, uid, clock::now(), self.life)
     }
 
     /// A certificate for the agent of a cluster over a key of its own, and what it is to trust then.
@@ -42,13 +80,41 @@ impl Issuer {
         uid: &ClusterUid,
         request: &CertificateRequest,
     ) -> Result<(Certified, String), IssueError> {
-        let certified = self.authority.issue_agent_for(cluster, uid, request, clock::now(), self.life)?;
-        Ok((certified, self.authority.certificate_pem().to_owned()))
+        let current = self.current();
+        let certified = current.staying().issue_agent_for(cluster, uid, request, clock::now(), self.life)?;
+        Ok((certified, current.roots_pem.clone()))
+    }
+
+    /// A certificate for the tunnel's door, in a chain that agents verify whichever of the authorities they believe.
+    ///
+    /// # Errors
+    /// Most often the authority is not in its time.
+    pub(crate) fn issue_door(&self, names: &[SubjectName], life: Duration) -> Result<KeyPair, ServingError> {
+        let current = self.current();
+        let issued = current.staying().issue_server(names, clock::now(), life)?;
+        let chain = issued.certificate_pem + current.vouched.as_deref().unwrap_or_default();
+        Ok(KeyPair::from_pem(chain.as_bytes(), issued.key_pem.as_bytes())?)
     }
 
     /// What agents trust: PEM, and the SHA-256 of each.
     pub(crate) fn roots(&self) -> (String, Vec<Fingerprint>) {
-        (self.authority.certificate_pem().to_owned(), vec![self.authority.info().fingerprint])
+        let current = self.current();
+        (current.roots_pem.clone(), current.roots.clone())
+    }
+
+    /// Whom the tunnel's door believes about agents.
+    pub(crate) fn believed(&self) -> Source<Roots> {
+        self.roots.clone()
+    }
+
+    /// Sees every change of the authorities from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Which authorities there are.
+    pub(crate) fn current(&self) -> Arc<Current> {
+        self.current.load_full()
     }
 
     /// How long certificates of agents live.
@@ -57,12 +123,48 @@ impl Issuer {
     }
 
     /// What agents trust.
-    pub(super) fn authority_pem(&self) -> &str {
-        self.authority.certificate_pem()
+    pub(super) fn authority_pem(&self) -> String {
+        self.current().roots_pem.clone()
     }
 
     /// What agents dial.
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+}
+
+impl Current {
+    fn new(authorities: TunnelAuthorities) -> Self {
+        let TunnelAuthorities { staying, leaving } = &authorities;
+        let both = || std::iter::once(staying).chain(leaving.iter().map(|leaving| &leaving.authority));
+        let vouched = leaving.as_ref().and_then(|leaving| {
+            let vouched = staying.cross_signed_by(&leaving.authority, clock::now());
+            // Agents that know only the other one are lost then anyway: it has ended.
+            vouched.inspect_err(|error| tracing::warn!(%error, "nobody vouches for the tunnel's authority")).ok()
+        });
+        let roots_pem = both().map(Authority::certificate_pem).collect();
+        let roots = both().map(|authority| authority.info().fingerprint).collect();
+        Self { vouched, roots_pem, roots, authorities }
+    }
+
+    /// The one that signs.
+    pub(crate) fn staying(&self) -> &Authority {
+        &self.authorities.staying
+    }
+
+    /// The one that is believed until everybody has left it.
+    pub(crate) fn leaving(&self) -> Option<&Leaving> {
+        self.authorities.leaving.as_ref()
+    }
+
+    /// Whether the authority that is being left signed this certificate of an agent.
+    pub(crate) fn is_left(&self, certificate: &Fingerprint) -> bool {
+        let leaving = self.leaving().and_then(|leaving| leaving.certificates.as_ref());
+        leaving.is_some_and(|certificates| certificates.contains(certificate))
+    }
+
+    /// The SHA-256 of each authority that is believed.
+    pub(crate) fn roots(&self) -> &[Fingerprint] {
+        &self.roots
     }
 }

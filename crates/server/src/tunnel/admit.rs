@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     clock,
-    enrolment::requests,
+    enrolment::{adopt, authorities, requests},
     events::Happening,
     front::pool::Pool,
     registry::{AttachError, Cluster},
@@ -108,7 +108,10 @@ impl Admission {
             }
         };
         let outcome = match self.hear_hello(&mut arrival).await {
-            Ok(hello) => self.judge(&arrival, &hello).map(|judged| (judged, hello)),
+            Ok(hello) => {
+                adopt::adopt(&self.state, &arrival.peer).await;
+                self.judge(&arrival, &hello).map(|judged| (judged, hello))
+            }
             Err(refusal) => Err(refusal),
         };
         let outcome = outcome.and_then(|((cluster, protocol), hello)| {
@@ -124,6 +127,7 @@ impl Admission {
             Ok((cluster, session, protocol, place)) => {
                 // Nothing is waited for from the attachment to here: whoever is cut short in between would leave a session
                 // that nobody ends.
+                authorities::greet(&self.state, &session);
                 let welcome = self.welcome(&session, protocol);
                 let stream = (arrival.stream, arrival.decoder);
                 let theirs = (Arc::clone(&cluster), Arc::clone(&session), arrival.incoming);
@@ -200,17 +204,7 @@ impl Admission {
         }
         let fingerprint = arrival.peer.fingerprint();
         let Some(cluster) = self.state.registry.by_fingerprint(&fingerprint) else {
-            return Err(Refusal {
-                logged: Some(format!(
-                    "no cluster has the certificate {fingerprint} (issued for {:?}); the cluster was deleted, or the \
-                     certificate replaced",
-                    arrival.peer.common_name().unwrap_or_default()
-                )),
-                ..Refusal::new(
-                    CloseReason::UnknownCertificate,
-                    "no cluster has this certificate: the cluster was deleted, or its certificate replaced",
-                )
-            });
+            return Err(self.stranger(&arrival.peer));
         };
         if let Err(time) = arrival.peer.check_validity(clock::now()) {
             return Err(Refusal::new(CloseReason::Expired, format!("the certificate is {time}")));
@@ -233,6 +227,35 @@ impl Admission {
             }),
             _ => Ok((cluster, protocol)),
         }
+    }
+
+    /// Why a certificate of ours stands for nobody, as far as its holder may know: it is about nothing but the cluster that
+    /// the certificate itself names.
+    fn stranger(&self, peer: &VerifiedPeer) -> Refusal {
+        let fingerprint = peer.fingerprint();
+        let named = adopt::named(peer);
+        let known = named
+            .as_ref()
+            .and_then(|(name, uid)| self.state.registry.by_name(name).filter(|cluster| cluster.record().uid == *uid));
+        let (reason, told) = match (&named, known.map(|cluster| cluster.record())) {
+            (Some(_), None) => (
+                CloseReason::ClusterDeleted,
+                "the cluster that this certificate was issued for is not registered here: it was deleted, or this \
+                 server was restored from an older backup",
+            ),
+            (_, Some(record)) if record.revoked.is_some() => {
+                (CloseReason::Revoked, "the certificates of this cluster were revoked")
+            }
+            (_, Some(record)) if record.retired.contains(&fingerprint) => {
+                (CloseReason::UnknownCertificate, "this certificate was replaced by a newer one, which has connected")
+            }
+            _ => (
+                CloseReason::UnknownCertificate,
+                "no cluster has this certificate: the cluster was deleted, or its certificate replaced",
+            ),
+        };
+        let logged = format!("{told} ({fingerprint}, issued for {:?})", peer.common_name().unwrap_or_default());
+        Refusal { logged: Some(logged), ..Refusal::new(reason, told) }
     }
 
     fn introduce(&self, arrival: &Arrival, hello: Hello, cluster: &Arc<Cluster>) -> Arc<Session> {

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::house::Parts;
 use crate::{
+    bootstrap::{StateDir, overlap::TunnelAuthorities},
     clock,
     clusters::{Clusters, store::embedded::OnThreads},
     config::{GatewayConfig, TunnelConfig},
@@ -75,7 +76,17 @@ pub(super) fn build(parts: Parts, handle: Handle, pool: &Arc<Pool>) -> (Arc<Stat
         events: registry.events().clone(),
         registry,
         started: clock::now(),
-        issuer: Issuer::new(Authority::generate("test", clock::now(), DAY).unwrap(), DAY, "here:1".to_owned()),
+        issuer: Arc::new(
+            Issuer::new(
+                TunnelAuthorities { staying: Authority::generate("test", clock::now(), DAY).unwrap(), leaving: None },
+                DAY,
+                "here:1".to_owned(),
+            )
+            .unwrap(),
+        ),
+        state_dir: StateDir::new(directory.path()),
+        rotating: tokio::sync::Semaphore::new(1),
+        adopt_until: None,
         policy: ArcSwap::from_pointee(parts.policy),
         tokens: ArcSwap::from_pointee(parts.tokens),
         token_file: std::sync::Mutex::new(directory.path().join("tokens.csv")),
