@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod audit;
+mod authority;
 mod faults;
 mod fleet;
 mod isolation;

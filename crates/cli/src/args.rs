@@ -53,6 +53,9 @@ pub(crate) enum Command {
     /// Create, list and revoke tokens by which agents join
     #[command(subcommand, visible_alias = "tokens", after_help = examples::TOKEN)]
     Token(TokenCommand),
+    /// Look at and rotate the authority that agents' certificates are signed by
+    #[command(subcommand, after_help = examples::CA)]
+    Ca(CaCommand),
     /// Add, list and revoke users with static tokens
     #[command(subcommand, visible_alias = "users", after_help = examples::USER)]
     User(UserCommand),
@@ -226,6 +229,82 @@ pub(crate) enum ClusterCommand {
     /// Delete managed clusters; their sessions are cut and their certificates refused at once
     #[command(visible_alias = "rm", after_help = examples::CLUSTER_DELETE)]
     Delete(ClusterDeleteArgs),
+    /// Revoke the certificates of a managed cluster; its sessions are cut at once, and it comes back by a new join token
+    /// or manifest only
+    #[command(after_help = examples::CLUSTER_REVOKE)]
+    Revoke(ClusterRevokeArgs),
+    /// There is no such thing; says what to do instead
+    #[command(hide = true, after_help = examples::CLUSTER_RENAME)]
+    Rename(ClusterRenameArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterRevokeArgs {
+    /// The name of the cluster
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterRenameArgs {
+    /// Whatever was typed
+    #[arg(value_name = "NAME", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) _names: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CaCommand {
+    /// Show which authorities there are, and which clusters are behind in a rotation
+    #[command(after_help = examples::CA_STATUS)]
+    Status(CaArgs),
+    /// Make the next authority; both are believed from now on, and agents are asked to renew
+    #[command(after_help = examples::CA_ROTATE)]
+    Rotate(CaArgs),
+    /// Give the old authority up; refused while a cluster would be lost by it
+    #[command(after_help = examples::CA_FINISH)]
+    Finish(CaFinishArgs),
+    /// Turn a rotation around: agents go back to the old authority, and the new one is given up by finish
+    #[command(after_help = examples::CA_ABORT)]
+    Abort(CaArgs),
+    /// Take an authority that this installation had before into a state directory, so that agents which know only that one
+    /// come back and renew
+    #[command(after_help = examples::CA_IMPORT)]
+    ImportPrevious(CaImportArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CaArgs {
+    /// How to print the result
+    #[arg(long, short, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CaFinishArgs {
+    /// A cluster that is given up, since it is not connected or its agent is too old; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) abandon: Vec<String>,
+    /// How to print the result
+    #[arg(long, short, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CaImportArgs {
+    /// The certificate of the earlier authority (tunnel-ca.crt of the backup)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: PathBuf,
+    /// Its key (tunnel-ca.key of the backup)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: PathBuf,
+    /// The state directory of the server
+    #[arg(long, value_name = "DIR", env = "MOORLINE_STATE_DIR", default_value = "/var/lib/moorline")]
+    pub(crate) state_dir: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! The commands, one file each. Each takes what was typed and a printer, and ends in a result or a [`Failure`].
 
 mod auth;
+mod ca;
 mod cluster;
 mod completion;
 mod credential;
@@ -29,6 +30,7 @@ use crate::{
 pub(crate) async fn run(cli: Cli, printer: &mut Printer<'_>) -> Result<(), Failure> {
     match cli.command {
         Command::Auth(command) => auth::run(command, printer).await,
+        Command::Ca(command) => ca::run(command, printer).await,
         Command::Cluster(command) => cluster::run(command, printer).await,
         Command::Credential(args) => credential::run(&args, printer).await,
         Command::Login(args) => login::run(&args, printer).await,

@@ -88,6 +88,43 @@ Examples:
   moorline cluster delete west
   moorline cluster delete west east";
 
+pub(super) const CLUSTER_REVOKE: &str = "\
+Examples:
+  moorline cluster revoke west";
+
+pub(super) const CLUSTER_RENAME: &str = "\
+Examples:
+  moorline cluster add new-name
+  moorline cluster delete old-name";
+
+pub(super) const CA: &str = "\
+Examples:
+  moorline ca status
+  moorline ca rotate
+  moorline ca finish --abandon gone-for-ever";
+
+pub(super) const CA_STATUS: &str = "\
+Examples:
+  moorline ca status
+  moorline ca status -o json";
+
+pub(super) const CA_ROTATE: &str = "\
+Examples:
+  moorline ca rotate && moorline ca status";
+
+pub(super) const CA_FINISH: &str = "\
+Examples:
+  moorline ca finish
+  moorline ca finish --abandon west --abandon east";
+
+pub(super) const CA_ABORT: &str = "\
+Examples:
+  moorline ca abort && moorline ca finish";
+
+pub(super) const CA_IMPORT: &str = "\
+Examples:
+  moorline ca import-previous --cert backup/tunnel-ca.crt --key backup/tunnel-ca.key --state-dir /var/lib/moorline";
+
 pub(super) const USER: &str = "\
 Examples:
   moorline user add ann --group dev > ann.token

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use crate::{
     bootstrap::StateDir,
     clusters::{self, observe::Shown},
-    notify::Notifier,
     enrolment::authorities,
+    notify::Notifier,
     reload,
     serving::Serving,
     state::State,

@@ -81,14 +81,14 @@ async fn the_certificate_of_a_deleted_cluster() {
     let mut agent = Agent::dial(&house, &credentials).await;
     agent.say(&Message::Hello(hello(None))).await;
     let refused = agent.refused().await;
-    assert_eq!(refused.reason, CloseReason::UnknownCertificate);
+    assert_eq!(refused.reason, CloseReason::ClusterDeleted);
     assert!(!refused.message.contains("other"), "{}", refused.message);
-    logs_tell(&logs, &["agent refused", "no cluster has the certificate", "gone"]).await;
+    logs_tell(&logs, &["agent refused", "was issued for is not registered here", "gone"]).await;
     // Nor does the name help when it is given to another cluster.
     user.create("gone").await;
     let mut agent = Agent::dial(&house, &credentials).await;
     agent.say(&Message::Hello(hello(Some("gone")))).await;
-    assert_eq!(agent.refused().await.reason, CloseReason::UnknownCertificate);
+    assert_eq!(agent.refused().await.reason, CloseReason::ClusterDeleted);
     drop(house.ended().await);
 }
 
