@@ -132,7 +132,7 @@ impl Door {
                     }
                 }
                 Some(arriving) => {
-                    guest.bound(remote, admission.admit(arriving, remote)).await;
+                    guest.bound(remote, Box::pin(admission.admit(arriving, remote))).await;
                 }
             }
         });

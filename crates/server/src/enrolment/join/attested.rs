@@ -13,6 +13,7 @@ use moorline_wire::{JoinAnswer, JoinRefusal};
 use super::decide::{answer, broken, in_use, not_changed};
 use crate::{
     enrolment::tokens::{Refused, enrol},
+    events::Happening,
     state::State,
 };
 
@@ -44,6 +45,8 @@ pub(super) async fn join(
         enrol(record, &in_use, new)
     });
     changed.await.map_err(not_changed)?;
+    let how = "the token of its service account".to_owned();
+    state.events.emit(&cluster, Happening::Enrolled { how, fingerprint: new.fingerprint });
     Ok(answer(state, name, made.certificate_pem))
 }
 

@@ -12,6 +12,7 @@ use crate::{
     clock,
     clusters::ChangeError,
     enrolment::tokens::{Claim, Presented, Refused, enrol, hash},
+    events::Happening,
     registry::Cluster,
     state::State,
 };
@@ -65,6 +66,7 @@ async fn by_token(
             let (made, _roots) = signed.map_err(|error| broken("sign the certificate", &error))?;
             let new = ActiveFingerprint { fingerprint: made.fingerprint, not_after: made.not_after };
             let (uid, in_use) = (record.uid, in_use(&cluster));
+            let how = format!("join token {}", presented.id);
             let changed = state.clusters.update(&name, move |record| {
                 if record.uid != uid {
                     return Err(Refused::unknown());
@@ -79,7 +81,9 @@ async fn by_token(
                     }
                 }
             });
-            changed.await.map_err(not_changed)?.1
+            let (_record, certificate) = changed.await.map_err(not_changed)?;
+            state.events.emit(&cluster, Happening::Enrolled { how, fingerprint: new.fingerprint });
+            certificate
         }
     };
     Ok(answer(state, name, certificate))
