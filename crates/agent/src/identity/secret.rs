@@ -4,6 +4,9 @@
 //! kubelet brings a change into the mount a minute later, and what was there before must not come back meanwhile. Of two
 //! replicas the one that is first to replace it wins; the other is told of the conflict, and takes over what is there
 //! when it reads again. Its keys are the names of the directory's files.
+//!
+//! Whoever applies the manifest again puts its first certificate back, which the server may have retired long ago: an
+//! older certificate of the same authorities is replaced by the one that was in its place.
 
 use std::{
     collections::BTreeMap,
@@ -30,10 +33,16 @@ pub(crate) struct Secret {
     mounted: Directory,
     /// Known once the agent is built.
     door: OnceLock<(Client, Arc<Metrics>)>,
-    /// The version that was read last; none as long as the Secret could not be read.
-    version: Mutex<Option<String>>,
+    /// What was last read or written; none as long as the Secret could not be read.
+    known: Mutex<Option<Known>>,
     /// Why the Secret cannot be read or written.
     trouble: watch::Sender<Option<String>>,
+}
+
+/// What a Secret held at one version.
+struct Known {
+    version: String,
+    files: Files,
 }
 
 /// A Secret, with whatever else it holds.
@@ -50,7 +59,7 @@ impl Secret {
     /// Reads the directory until [`Secret::attach`] gives it a client.
     pub(crate) fn new(object: Object, mounted: Directory) -> Self {
         let trouble = watch::Sender::new(None);
-        Self { object, mounted, door: OnceLock::new(), version: Mutex::default(), trouble }
+        Self { object, mounted, door: OnceLock::new(), known: Mutex::default(), trouble }
     }
 
     /// Asks this client from now on. Once.
@@ -68,19 +77,42 @@ impl Secret {
         let Some((client, _)) = self.door.get() else { return self.mounted.load().await };
         let error = match client.get::<Kept>(&self.object).await.map_err(|error| self.failed("read", &error)) {
             Ok(kept) => match self.files(&kept) {
-                Ok(files) => {
-                    *self.version() = Some(kept.metadata.resource_version);
-                    return Ok(files);
-                }
+                Ok(files) => return Ok(self.newer_of(kept.metadata.resource_version, files).await),
                 Err(error) => error,
             },
             Err(error) => error,
         };
         self.stands(Some(error.to_string()));
-        if self.version().is_some() {
+        if self.known().is_some() {
             return Err(error);
         }
         self.mounted.load().await
+    }
+
+    /// What is there, unless it is older than what was there before, which then takes its place again.
+    async fn newer_of(&self, version: String, files: Files) -> Files {
+        let before = {
+            let mut known = self.known();
+            match known.as_mut() {
+                Some(known) if known.version != version && older(&files, &known.files) => {
+                    known.version = version;
+                    Some(known.files.clone())
+                }
+                _new => {
+                    *known = Some(Known { version, files: files.clone() });
+                    None
+                }
+            }
+        };
+        let Some(before) = before else { return files };
+        tracing::warn!(secret = %self.object, "an older certificate was put into the Secret: putting the newer one back");
+        // What could not be put back is told, and tried again: what is there still differs from what is known.
+        if self.replace(Some(&before)).await.is_err()
+            && let Some(known) = self.known().as_mut()
+        {
+            known.version.clear();
+        }
+        before
     }
 
     /// Replaces the Secret, if it is the one that was read last. A dry run changes nothing.
@@ -99,7 +131,7 @@ impl Secret {
             let written = client.try_update(&self.object, &kept).await;
             return written.map_err(|error| self.failed("write", &error));
         };
-        if self.version().as_ref().is_some_and(|read| *read != kept.metadata.resource_version) {
+        if self.known().as_ref().is_some_and(|known| known.version != kept.metadata.resource_version) {
             return Err(HomeError::Other(format!("{}: somebody else has changed it meanwhile", self.object)));
         }
         for (name, text) in [(ROOTS, &files.roots_pem), (CERTIFICATE, &files.certificate_pem), (KEY, &files.key_pem)] {
@@ -110,7 +142,7 @@ impl Secret {
             None => drop(kept.data.remove(ADDRESS)),
         }
         let written = client.update(&self.object, &kept).await.map_err(|error| self.failed("write", &error))?;
-        *self.version() = Some(written.metadata.resource_version);
+        *self.known() = Some(Known { version: written.metadata.resource_version, files: files.clone() });
         Ok(())
     }
 
@@ -159,8 +191,21 @@ impl Secret {
         });
     }
 
-    fn version(&self) -> MutexGuard<'_, Option<String>> {
-        self.version.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Option<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the one is an older certificate than the other, by the same authorities for the same cluster.
+fn older(one: &Files, other: &Files) -> bool {
+    if one.roots_pem != other.roots_pem {
+        return false;
+    }
+    match (one.check(), other.check()) {
+        (Ok((one, _)), Ok((other, _))) => {
+            one.info().subject == other.info().subject && one.info().not_before < other.info().not_before
+        }
+        _useless => false,
     }
 }
 

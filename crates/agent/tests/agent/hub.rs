@@ -70,8 +70,13 @@ impl Hub {
 
     /// Writes the agent's files, its certificate from this authority.
     pub(crate) fn install(&self, authority: &Authority) {
+        self.install_at(authority, now());
+    }
+
+    /// The same, issued at that time.
+    pub(crate) fn install_at(&self, authority: &Authority, time: moorline_model::Timestamp) {
         let uid = ClusterUid::from_bytes([1; 16]);
-        let issued = authority.issue_agent(&"prod".parse().unwrap(), &uid, now(), DAY).unwrap();
+        let issued = authority.issue_agent(&"prod".parse().unwrap(), &uid, time, DAY).unwrap();
         for (name, text) in [
             ("management-cluster.crt", authority.certificate_pem()),
             ("managed-cluster.crt", &issued.certificate_pem),
@@ -110,8 +115,13 @@ impl Hub {
     /// The next session, up to the hello.
     pub(crate) async fn hello(&self) -> Session {
         within(async {
-            let (tcp, _) = self.listener.accept().await.unwrap();
-            let (tls, _peer) = self.acceptor.accept(tcp, PATIENCE).await.unwrap();
+            // An agent that is being repaired may try once more with what it had.
+            let tls = loop {
+                let (tcp, _) = self.listener.accept().await.unwrap();
+                if let Ok((tls, _peer)) = self.acceptor.accept(tcp, PATIENCE).await {
+                    break tls;
+                }
+            };
             let (handle, mut incoming, driver) = moorline_mux::session(tls, moorline_mux::Config::new(Role::Server));
             spawn(driver);
             let stream = incoming.accept().await.unwrap();

@@ -8,7 +8,7 @@ use moorline_ca::Authority;
 
 use crate::{
     api::Api,
-    bench::{Agent, eventually, now},
+    bench::{Agent, eventually, now, spawn},
     hub::{Hub, QUIET},
 };
 
@@ -40,6 +40,30 @@ async fn a_repaired_secret_is_taken_at_once_and_counts_before_the_mount() {
     assert!(agent.page("/metrics").await.contains("moorline_agent_identity_secret_ok 1"));
     assert!(api.impersonated(SECRET).iter().all(Option::is_none));
     assert_eq!(api.count(&Method::PUT, SECRET), 0, "nothing was renewed");
+}
+
+#[tokio::test]
+async fn an_older_certificate_that_is_put_back_is_replaced_again() {
+    let (hub, api) = (Hub::start().await, Api::start().await);
+    let hours_ago = |hours: u64| now().saturating_sub(Duration::from_secs(hours * 3600));
+    let authority = Authority::generate("tunnel", hours_ago(3), Duration::from_secs(864_000)).unwrap();
+    hub.install_at(&authority, hours_ago(1));
+    let old = hub.secret();
+    hub.install_at(&authority, now());
+    let new = hub.secret();
+    api.connect_to(&format!("127.0.0.1:{}", hub.port()));
+    api.apply(SECRET, new.clone());
+    let _agent = Agent::start(&keeping(&hub, &api));
+    spawn(async move {
+        loop {
+            drop(hub.handshake().await);
+        }
+    });
+    // The server is another's, so the agent has no session and looks often.
+    api.becomes("False", "UnknownAuthority").await;
+    api.apply(SECRET, old);
+    let back = || api.object(SECRET).unwrap()["data"] == new["data"];
+    eventually("the newer one is back", || api.count(&Method::PUT, SECRET) == 1 && back()).await;
 }
 
 #[tokio::test]

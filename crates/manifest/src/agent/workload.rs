@@ -168,6 +168,7 @@ fn resources(install: &Install) -> Node {
 fn arguments(install: &Install, address: &Address) -> Node {
     let mut arguments = vec![
         format!("--management-cluster-connection={}", connection::NAME),
+        format!("--identity-secret={}/{CERTIFICATES}", install.namespace),
         // Until there is a connection: its kind must be known to the kube-apiserver before kubectl can apply one.
         format!("--management-cluster-addr={address}"),
         "--log-format=json".to_owned(),
