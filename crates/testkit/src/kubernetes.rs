@@ -21,5 +21,5 @@ pub use control_plane::{ControlPlane, Options};
 pub use dex::{Dex, DexOptions, Person};
 pub use kubeconfig::{Credential, write as write_kubeconfig};
 pub use node::{Node, PodSpec};
-pub use pod::{Image, Pod};
+pub use pod::{Image, Pod, free_port};
 pub use tools::{Kubectl, Missing, Tools, say_skipped};

@@ -80,8 +80,9 @@ fn unenrolled(record: &ClusterRecord) -> Result<(), Held> {
 fn conflict(state: &State, name: &ClusterName, held: Held) -> Failure {
     let why = match held {
         Held::Enrolled => format!(
-            "{name} has a certificate already, and its key was handed out with it; to give it another, revoke that one \
-             first (moorline cluster revoke {name}), which cuts its sessions"
+            "{name} has a certificate already, and its key was handed out with it; to give it another, let its agent \
+             join beside it (moorline token create {name}), or revoke that one first (moorline cluster revoke {name}), \
+             which cuts its sessions"
         ),
         Held::Brought => format!("the owner of {name} brought a certificate; none is made for it"),
     };

@@ -3,7 +3,7 @@
 //!
 //! The program runs in a mount namespace of its own on a root that holds nothing but what the manifest mounts, this
 //! machine's libraries and the program. It shares the network of this machine, so each port of the container that the
-//! manifest names is mapped to a free one, in its arguments and in its probes: that is the one thing that differs.
+//! manifest names is mapped to a free one, by a variable and in its probes: that is the one thing that differs.
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +12,7 @@ use std::{
     os::unix::fs::{PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -61,7 +62,7 @@ exec chroot --userspec="$who" --groups="${who#*:}" "$root" "$program" "$@"
 /// A running pod. Dropping it kills the program.
 #[derive(Debug)]
 pub struct Pod {
-    program: Program,
+    program: Mutex<Program>,
     root: PathBuf,
     ports: Ports,
     readiness: Option<(u64, String)>,
@@ -77,6 +78,10 @@ pub struct Image<'a> {
     pub entrypoint: &'a Path,
     /// Arguments that belong to the entry point.
     pub arguments: &'a [&'a str],
+    /// For each port of a container that the program is told by a variable where it listens: which.
+    pub listens: &'a [(u64, &'a str)],
+    /// Ports of this machine that stand for ports of the container, where they have to be known before.
+    pub ports: BTreeMap<u64, u16>,
     /// Directories that stand for volumes that outlive pods, by the claim's name.
     pub claims: BTreeMap<String, PathBuf>,
 }
@@ -114,12 +119,16 @@ impl ControlPlane {
         let fs_group = number("fsGroup");
         let plan = Plan { api: self.api(), namespace, spec, directory: directory.clone(), group: fs_group };
         let mounts = plan.mounts(container, &image, user).await?;
-        let ports = ports(container)?;
+        let ports = ports(container, &image.ports)?;
         let mut arguments = vec!["--mount".to_owned(), "env".to_owned(), "-i".to_owned()];
         arguments.push("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
         arguments.push("KUBERNETES_SERVICE_HOST=127.0.0.1".to_owned());
         arguments.push(format!("KUBERNETES_SERVICE_PORT={}", self.address().port()));
         arguments.extend(plan.environment(container).await?);
+        for (port, variable) in image.listens {
+            let at = ports.get(port).with_context(|| format!("the container has no port {port}"))?;
+            arguments.push(format!("{variable}=127.0.0.1:{at}"));
+        }
         arguments.extend(["sh".to_owned(), "-c".to_owned(), RUN.to_owned(), name.to_owned()]);
         arguments.push(directory.join("root").display().to_string());
         arguments.push(format!("{user}:{}", fs_group.unwrap_or(group)));
@@ -128,13 +137,13 @@ impl ControlPlane {
         arguments.push(image.entrypoint.display().to_string());
         arguments.extend(image.arguments.iter().map(|&word| word.to_owned()));
         let given = container["args"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        arguments.extend(given.map(|word| mapped(word, &ports)));
+        arguments.extend(given.map(str::to_owned));
         let readiness = container.pointer("/readinessProbe/httpGet").map(|probe| {
             let port = port_number(container, &probe["port"]);
             (port, probe["path"].as_str().unwrap_or("/").to_owned())
         });
         let program = Program::start("pod", Path::new("unshare"), arguments, &directory, None)?;
-        Ok(Pod { program, root: directory, ports, readiness })
+        Ok(Pod { program: Mutex::new(program), root: directory, ports, readiness })
     }
 }
 
@@ -149,8 +158,8 @@ impl Pod {
     ///
     /// # Errors
     /// When the program has ended, with the end of its log.
-    pub async fn ready(&mut self) -> Result<bool> {
-        self.program.check()?;
+    pub async fn ready(&self) -> Result<bool> {
+        self.program.lock().unwrap_or_else(PoisonError::into_inner).check()?;
         let Some((port, path)) = &self.readiness else { return Ok(true) };
         let port = self.port(*port).map_or_else(|| u16::try_from(*port), Ok)?;
         let answer = plain_get(SocketAddr::from(([127, 0, 0, 1], port)), path).await;
@@ -297,6 +306,12 @@ impl Plan<'_> {
 
     async fn environment(&self, container: &Value) -> Result<Vec<String>> {
         let mut variables = Vec::new();
+        for source in container["envFrom"].as_array().into_iter().flatten() {
+            let source = source.get("configMapRef").context("variables from something that is not simulated")?;
+            for (name, value) in self.config_map(source).await? {
+                variables.push(format!("{name}={}", String::from_utf8(value)?));
+            }
+        }
         for variable in container["env"].as_array().into_iter().flatten() {
             let name = variable["name"].as_str().context("a variable without a name")?;
             let value = if let Some(value) = variable["value"].as_str() {
@@ -348,13 +363,17 @@ fn selected(files: BTreeMap<String, Vec<u8>>, source: &Value) -> BTreeMap<String
     items.iter().filter_map(named).collect()
 }
 
-fn ports(container: &Value) -> Result<Ports> {
-    let declared = container["ports"].as_array().into_iter().flatten();
-    declared.filter_map(|port| port["containerPort"].as_u64()).map(|port| Ok((port, free_port()?))).collect()
+fn ports(container: &Value, wanted: &Ports) -> Result<Ports> {
+    let declared =
+        container["ports"].as_array().into_iter().flatten().filter_map(|port| port["containerPort"].as_u64());
+    declared.map(|port| Ok((port, wanted.get(&port).copied().map_or_else(free_port, Ok)?))).collect()
 }
 
 /// One that nobody has now. The program binds it itself, so it cannot be kept for it.
-fn free_port() -> Result<u16> {
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
@@ -362,18 +381,4 @@ fn port_number(container: &Value, port: &Value) -> u64 {
     let declared = || container["ports"].as_array().into_iter().flatten();
     let named = declared().find(|one| one["name"] == *port).and_then(|one| one["containerPort"].as_u64());
     port.as_u64().or(named).unwrap_or(0)
-}
-
-/// An argument that ends with `:PORT`, with the port that stands for it.
-fn mapped(argument: &str, ports: &Ports) -> String {
-    let Some((rest, port)) = argument.rsplit_once(':') else { return argument.to_owned() };
-    match port.parse().ok().and_then(|port: u64| ports.get(&port)) {
-        // What dials has a host before the port; what listens has none, or every address of the machine.
-        Some(mapped)
-            if rest.ends_with('=') || rest.is_empty() || rest.ends_with("0.0.0.0") || rest.ends_with("[::]") =>
-        {
-            format!("{rest}:{mapped}")
-        }
-        _ => argument.to_owned(),
-    }
 }
