@@ -147,11 +147,15 @@ impl Registry {
         let known = index.by_name.get(&record.name).filter(|cluster| cluster.record().uid == record.uid);
         let Some(cluster) = known.cloned() else { return };
         index.by_fingerprint.retain(|_, owner| !Arc::ptr_eq(owner, &cluster));
+        let before = cluster.record();
         cluster.renew(record.clone());
         index.take(&cluster);
         drop(index);
         // Whoever attaches from here on is held against the new record.
         cluster.cut_disowned(record);
+        if before.revoked.is_none() && record.revoked.is_some() {
+            self.events.emit(&cluster, Happening::Revoked);
+        }
     }
 
     /// Takes a cluster out. The caller cuts its sessions.

@@ -21,7 +21,7 @@ use super::{
     answer::{Answer, Failure, json},
     authorize, clusters, status,
 };
-use crate::{front::Caller, state::State};
+use crate::{events::Happening, front::Caller, state::State};
 
 /// Why a cluster gets no first certificate.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +65,8 @@ async fn enrol(state: &State, name: &ClusterName, grant: &Grant) -> Answer<Creat
         Ok(held) => conflict(state, name, held),
         Err(error) => clusters::refused(state, name, "keep the certificate of the cluster in its store", &error),
     })?;
+    let how = "its manifest".to_owned();
+    state.events.emit(&known, Happening::Enrolled { how, fingerprint });
     tracing::info!(cluster = %name, user = grant.authenticated().user(), rule = grant.rule(), %fingerprint, "cluster enrolled");
     Ok(answer(state, &record, issued))
 }

@@ -51,7 +51,7 @@ pub(crate) fn of(cluster: &Cluster) -> ManagedClusterStatus {
     let (agent_version, kubernetes_version) = cluster.versions();
     ManagedClusterStatus {
         connected: standing.connection == Connection::Connected,
-        conditions: conditions(standing),
+        conditions: conditions(&standing),
         sessions: cluster.sessions().iter().rev().map(|session| session_of(session)).collect(),
         kubernetes_version,
         agent_version,
@@ -59,7 +59,7 @@ pub(crate) fn of(cluster: &Cluster) -> ManagedClusterStatus {
     }
 }
 
-fn conditions(standing: Standing) -> Vec<Condition> {
+fn conditions(standing: &Standing) -> Vec<Condition> {
     let connection = standing.connection;
     let connected = match connection {
         Connection::Connected => ConditionStatus::True,

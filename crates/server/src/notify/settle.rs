@@ -48,7 +48,16 @@ impl Settling {
                 self.waiting.remove(&event.uid);
                 return Some(event);
             }
-            _other => return Some(event),
+            Happening::Registered
+            | Happening::Enrolled { .. }
+            | Happening::Refused { .. }
+            | Happening::UpstreamFailing { .. }
+            | Happening::UpstreamWell
+            | Happening::NotCarrying { .. }
+            | Happening::Carrying { .. }
+            | Happening::Renewed { .. }
+            | Happening::AuthoritiesTaken
+            | Happening::Revoked => return Some(event),
         };
         if self.settle.is_zero() || (self.waiting.len() >= MOST && !self.waiting.contains_key(&event.uid)) {
             return Some(event);

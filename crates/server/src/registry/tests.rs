@@ -91,3 +91,14 @@ async fn a_new_record_keeps_the_sessions_whose_certificate_it_has() {
     assert!(!old.is_usable() && new.is_usable());
     assert_eq!(*registry.by_name(&renewed.name).unwrap().record(), renewed);
 }
+
+#[test]
+fn that_a_cluster_was_revoked_is_told_once_whoever_did_it() {
+    let registry = Registry::new(vec![record("east", 1)]);
+    let mut revoked = record("east", 1);
+    revoked.revoked = Some(clock::now());
+    registry.update(&revoked);
+    registry.update(&revoked);
+    let events = registry.by_name(&revoked.name).unwrap().events();
+    assert_eq!(events.iter().map(|event| (event.reason.as_str(), event.count)).collect::<Vec<_>>(), [("Revoked", 1)]);
+}

@@ -8,7 +8,7 @@
 //!
 //! An idle session costs a timer, and a stream of a few hundred bytes an interval.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
