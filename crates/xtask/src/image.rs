@@ -65,16 +65,20 @@ fn build(metadata: &Metadata, release: bool) -> Result<PathBuf> {
     // Beside the others, which are built with other flags.
     let directory = metadata.target_directory.join("image");
     let (root, home) = (metadata.workspace_root.display(), cargo_home());
-    let flags = format!(
-        "-C target-feature=+crt-static --remap-path-prefix={root}=/moorline --remap-path-prefix={}=/cargo",
-        home.display()
-    );
+    let flags = [
+        "-Ctarget-feature=+crt-static".to_owned(),
+        format!("--remap-path-prefix={root}=/moorline"),
+        format!("--remap-path-prefix={}=/cargo", home.display()),
+    ];
     let mut command = Command::new(cargo());
     command.args(["build", "--locked", "--bins", "--target", &target]).args(release.then_some("--release"));
     for (_, package) in IMAGES.iter().flat_map(|(_, contents)| *contents) {
         command.args(["--package", package]);
     }
-    command.current_dir(&metadata.workspace_root).env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", &directory);
+    command
+        .current_dir(&metadata.workspace_root)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+        .env("CARGO_TARGET_DIR", &directory);
     if !command.status().context("running cargo build")?.success() {
         bail!("the static programs cannot be built");
     }

@@ -1,5 +1,5 @@
 //! What is in the images, run as a pod of the restricted level runs it: a root of its own that is read-only, nobody's user,
-//! no capabilities, and nothing of this machine but its network. Needs root.
+//! no capabilities, and nothing of this machine but its network and the devices that every container has. Needs root.
 //!
 //! `cargo xtask image` makes the archives; where they are is for whoever runs the test to say.
 
@@ -33,6 +33,12 @@ set -e
 root=$1; who=$2; shift 2
 mount --make-rprivate /
 mount --bind "$root" "$root"
+mount -t tmpfs -o mode=0755 tmpfs "$root/dev"
+for device in null zero full random urandom; do
+    touch "$root/dev/$device"
+    mount --bind "/dev/$device" "$root/dev/$device"
+done
+mount -o remount,ro "$root/dev"
 while [ "$1" != -- ]; do
     mount --bind "${1#*:}" "$root${1#*:}"
     [ "${1%%:*}" = rw ] || mount -o remount,bind,ro "$root${1#*:}"
