@@ -12,7 +12,6 @@ use std::time::Duration;
 use http::StatusCode;
 use moorline_api::Secret;
 use moorline_ca::Authority;
-use moorline_model::ClusterUid;
 use moorline_testkit::eventually;
 use moorline_testkit::house::{Agent, Server};
 use moorline_testkit::kubernetes::{ControlPlane, Credential, Kubectl, Options, Tools};
@@ -125,8 +124,7 @@ fn brought(server: &Server, name: &str) -> (String, Secret) {
     let read = |file: &str| std::fs::read_to_string(server.directory().join(file)).unwrap();
     let authority = Authority::from_pem(&read("tunnel-ca.crt"), &read("tunnel-ca.key")).unwrap();
     let now = std::time::SystemTime::now().into();
-    let uid = ClusterUid::from_bytes([9; 16]);
-    let issued = authority.issue_agent(&name.parse().unwrap(), &uid, now, Duration::from_secs(3600)).unwrap();
+    let issued = authority.issue_user(name, &[], now, Duration::from_secs(3600)).unwrap();
     (issued.certificate_pem, issued.key_pem.into())
 }
 

@@ -31,6 +31,10 @@ use store::{Kept, Store, StoreFailure};
 /// objects, so even a second time is rare.
 const MAX_TRIES: usize = 8;
 
+/// Changes that are under way or wait for their turn; one more is told to come back. With a store that takes 20 ms for
+/// each, the last waits for ten seconds.
+const MAX_WAITING: usize = 512;
+
 /// The clusters of this server, to be changed.
 pub(crate) struct Clusters {
     shared: Arc<Shared>,
@@ -43,6 +47,8 @@ struct Shared {
     count: Gauge,
     /// Held while the set of clusters changes, in the store and in the registry together.
     changes: Semaphore,
+    /// For changes that are under way or wait for their turn.
+    places: Arc<Semaphore>,
     /// Which objects of a Kubernetes store were seen. Short critical sections.
     known: Mutex<Known>,
     /// What of a cluster's object counts for nothing, for people. Short critical sections.
@@ -99,6 +105,7 @@ impl Clusters {
             registry,
             count,
             changes: Semaphore::new(1),
+            places: Arc::new(Semaphore::new(MAX_WAITING)),
             known: Mutex::default(),
             problems: Mutex::default(),
         };
@@ -179,8 +186,9 @@ impl Clusters {
         let name = name.clone();
         self.in_turn("delete-cluster", async move |shared| {
             let deleted = shared.store.delete(&name).await?;
-            if let Some(kept) = &deleted {
-                shared.known().deleted(&name, &kept.version);
+            match &deleted {
+                Some(kept) => shared.known().deleted(&name, &kept.version),
+                None => shared.known().deleted_already(&name),
             }
             if let Some(cluster) = shared.registry.remove(&name) {
                 cluster.retire();
@@ -218,7 +226,11 @@ impl Clusters {
         E: Send + 'static,
     {
         let shared = Arc::clone(&self.shared);
+        let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
+            return Err(ChangeError::Unavailable(format!("{MAX_WAITING} changes of clusters are under way already")));
+        };
         let done = self.tasks.spawn(task, async move {
+            let _place = place;
             let _one_at_a_time = shared.turn().await;
             work(Arc::clone(&shared)).await
         });

@@ -9,6 +9,9 @@ use moorline_pki::{CertificateInfo, certificates_from_pem};
 /// What precedes the name of its cluster in a certificate that was signed here.
 const CLUSTER: &str = "moorline:cluster:";
 
+/// What precedes the uid of its cluster there.
+const CLUSTER_UID: &str = "moorline:cluster-uid:";
+
 /// The fingerprint of the certificate in a record, if it has one.
 ///
 /// # Errors
@@ -21,19 +24,24 @@ pub(crate) fn certificate(record: &ClusterRecord) -> Result<Option<ActiveFingerp
     if info.is_ca || !info.for_clients {
         return Err("spec.certificate: it is not one that a TLS client may present".to_owned());
     }
-    // One that was signed here says whose it is.
-    let mut says = info.uris.iter().filter_map(|uri| uri.strip_prefix(CLUSTER));
-    if says.any(|cluster| cluster != record.name.as_str()) {
+    // One that was signed here says whose it is, and of several clusters of a name which.
+    let uid = record.uid.to_string();
+    let others =
+        |prefix: &str, own: &str| info.uris.iter().filter_map(|uri| uri.strip_prefix(prefix)).any(|said| said != own);
+    if others(CLUSTER, record.name.as_str()) || others(CLUSTER_UID, &uid) {
         return Err("spec.certificate: it is another cluster's".to_owned());
     }
     Ok(Some(ActiveFingerprint { fingerprint: info.fingerprint, not_after: info.not_after }))
 }
 
-/// The record as it counts: with the certificate that was brought, unless it was revoked.
+/// The record as it counts: with the certificate that was brought; without any while it is revoked, whatever it lists.
 pub(crate) fn effective(record: &ClusterRecord) -> ClusterRecord {
     let mut effective = record.clone();
-    if record.revoked.is_none()
-        && let Ok(Some(brought)) = certificate(record)
+    if record.revoked.is_some() {
+        effective.fingerprints.clear();
+        return effective;
+    }
+    if let Ok(Some(brought)) = certificate(record)
         && !record.retired.contains(&brought.fingerprint)
         && !record.accepts(&brought.fingerprint)
     {
@@ -69,18 +77,20 @@ mod tests {
         record
     }
 
-    fn signed_for(cluster: &str) -> (Authority, String) {
+    /// An authority with a certificate of its own making for a cluster, which says so, and one that says nothing.
+    fn signed_for(cluster: &str) -> (Authority, String, String) {
         let now = Timestamp::from_unix_seconds(1_000_000_000);
         let life = Duration::from_secs(3600);
         let authority = Authority::generate("test", now, life).unwrap();
         let issued = authority.issue_agent(&cluster.parse().unwrap(), &ClusterUid::from_bytes([2; 16]), now, life);
         let certificate = issued.unwrap().certificate_pem;
-        (authority, certificate)
+        let silent = authority.issue_user("agent", &[], now, life).unwrap().certificate_pem;
+        (authority, certificate, silent)
     }
 
     #[test]
     fn counts_as_long_as_it_is_in_the_record() {
-        let (_, certificate) = signed_for("east");
+        let (_, _, certificate) = signed_for("east");
         let mut record = east(&certificate);
         let counts = effective(&record);
         assert_eq!(counts.fingerprints.len(), 1);
@@ -91,10 +101,12 @@ mod tests {
 
     #[test]
     fn what_is_no_agents_or_another_clusters_counts_for_nothing() {
-        let (authority, of_west) = signed_for("west");
+        let (authority, of_west, _) = signed_for("west");
+        let (_, of_an_earlier_east, _) = signed_for("east");
         for (wrong, why) in [
             ("nonsense", "spec.certificate"),
             (of_west.as_str(), "another cluster's"),
+            (of_an_earlier_east.as_str(), "another cluster's"),
             (authority.certificate_pem(), "TLS client"),
         ] {
             let record = east(wrong);
@@ -105,10 +117,12 @@ mod tests {
 
     #[test]
     fn once_revoked_it_does_not_come_back() {
-        let (_, certificate) = signed_for("east");
+        let (_, _, certificate) = signed_for("east");
         let mut record = east(&certificate);
+        record.fingerprints.push(effective(&record).fingerprints[0]);
         record.revoked = Some(Timestamp::from_unix_seconds(1_000_000_001));
         assert!(effective(&record).fingerprints.is_empty());
+        record.fingerprints.clear();
         retire(&mut record);
         assert!(record.fingerprints.is_empty());
         record.revoked = None;

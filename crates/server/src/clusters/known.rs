@@ -44,6 +44,14 @@ impl Known {
         }
     }
 
+    /// It was gone when this server wanted to delete it: what the watch still has to tell of it counts for nothing.
+    pub(crate) fn deleted_already(&mut self, name: &ClusterName) {
+        if let Some(known) = self.objects.get(name) {
+            let version = known.version.clone();
+            self.deleted(name, &version);
+        }
+    }
+
     /// The watch tells of it. Whether that is news, and not older than what is known. What a listing says (`listed`)
     /// counts also when it is older, as after a restore of the management cluster, unless it was written meanwhile.
     pub(crate) fn saw(&mut self, name: &ClusterName, version: Version, listed: bool) -> bool {

@@ -73,6 +73,12 @@ impl Shown {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(due.name, showing);
     }
 
+    fn tried(&self, due: Due) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let showing = Showing { uid: due.uid, observed: Observed::default(), written: None };
+        all.entry(due.name).or_insert(showing).written = Some(Instant::now());
+    }
+
     fn keep(&self, names: &HashMap<ClusterName, String>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|name, showing| names.get(name) == Some(&showing.uid));
@@ -100,9 +106,14 @@ pub(crate) async fn observe(state: Arc<State>, objects: ClusterObjects, shown: S
         let mut failed = None;
         for (outcome, due) in written {
             match outcome {
-                Ok(()) => shown.wrote(due),
-                // Deleted, or replaced: the watch tells, and until then there is nothing to write.
-                Err(ObjectError::Gone | ObjectError::Conflict) => shown.wrote(due),
+                // Deleted: the watch tells, and until then there is nothing to write.
+                Ok(()) | Err(ObjectError::Gone) => shown.wrote(due),
+                // Another object of the name, or somebody was quicker: looked at again after a rest.
+                Err(ObjectError::Conflict) => shown.tried(due),
+                Err(error @ ObjectError::Refused(_)) => {
+                    tracing::warn!(cluster = %due.name, %error, "the status of a cluster is not taken by its object");
+                    shown.wrote(due);
+                }
                 Err(error) => failed = Some(error),
             }
         }

@@ -135,7 +135,8 @@ pub async fn export(place: &Place) -> Result<Records, TransferError> {
 }
 
 /// Puts records into a store. Clusters that are there already keep it from beginning, unless they are just so or `force`
-/// is given: then they are replaced. Clusters that are not among the records stay.
+/// is given: then they are replaced, but what was retired or revoked there meanwhile stays so, and join tokens are
+/// dropped. Clusters that are not among the records stay.
 ///
 /// # Errors
 /// [`TransferError`].
@@ -175,7 +176,24 @@ pub async fn import(place: &Place, records: &Records, force: bool) -> Result<Imp
     Ok(done)
 }
 
+/// What an older copy of a cluster's record may bring back, and what it may not: a certificate that was retired since, a
+/// revocation undone, a join token that was used since.
+fn merged(there: &ClusterRecord, copy: &ClusterRecord) -> ClusterRecord {
+    let mut merged = copy.clone();
+    merged.join_tokens.clear();
+    merged.fingerprints.retain(|active| !there.retired.contains(&active.fingerprint));
+    if there.revoked > copy.revoked {
+        merged.revoked = there.revoked;
+        merged.fingerprints.clear();
+    }
+    merged.retired.splice(0..0, there.retired.iter().filter(|retired| !copy.retired.contains(retired)).copied());
+    merged.retire(|_| true);
+    merged
+}
+
 async fn create(store: &dyn Store, record: &ClusterRecord) -> Result<(), TransferError> {
+    // Tokens live for an hour, and nobody knows which were used since.
+    let record = ClusterRecord { join_tokens: Vec::new(), ..record.clone() };
     store.create(record.clone()).await.map(drop).map_err(|error| failed(&record.name, &error))
 }
 
@@ -183,7 +201,8 @@ async fn replace(store: &dyn Store, record: &ClusterRecord) -> Result<(), Transf
     let before = store.get(&record.name).await.map_err(|error| failed(&record.name, &error))?;
     match before {
         Some(before) if (before.record.uid, before.record.created) == (record.uid, record.created) => {
-            let replaced = store.replace(before, record.clone()).await;
+            let merged = merged(&before.record, record);
+            let replaced = store.replace(before, merged).await;
             replaced.map(drop).map_err(|error| failed(&record.name, &error))
         }
         // Another cluster: nothing of it may stay.
@@ -262,6 +281,19 @@ mod tests {
         );
         let again = import(&place(&other), &records, false).await.unwrap();
         assert_eq!(again, Imported { unchanged: 2, ..Imported::default() });
+    }
+
+    #[tokio::test]
+    async fn an_older_copy_brings_no_retired_certificate_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::StateDir(directory.path().to_owned());
+        let old = Records::new(vec![record("east", 1)]);
+        let mut since = record("east", 1);
+        since.retire(|_| false);
+        since.revoked = Some(Timestamp::from_unix_seconds(1_800_000_000));
+        import(&place, &Records::new(vec![since.clone()]), false).await.unwrap();
+        assert_eq!(import(&place, &old, true).await.unwrap().replaced, 1);
+        assert_eq!(export(&place).await.unwrap().items, [since]);
     }
 
     #[tokio::test]
