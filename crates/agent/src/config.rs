@@ -26,7 +26,7 @@ pub use raw::RawConfig;
 use crate::{
     connection,
     credentials::TokenSource,
-    identity::{Identity, Secret},
+    identity::{Files, Identity, Secret},
     serve, tunnel,
 };
 
@@ -103,16 +103,16 @@ impl Config {
     /// # Errors
     /// All problems together.
     pub fn from_raw(raw: &RawConfig) -> Result<Self, ConfigError> {
-        #[expect(clippy::disallowed_methods, reason = "this is the configuration")]
-        let variable = |name: &str| std::env::var(name).ok();
-        resolve::resolve(
-            raw,
-            &Surroundings {
-                variable: &variable,
-                service_account: PathBuf::from(upstream::SERVICE_ACCOUNT),
-                now: now(),
-            },
-        )
+        Self::starting_with(raw, None)
+    }
+
+    /// As [`Config::from_raw`], with an identity that is known before it is where the flags say: of an agent that has
+    /// just joined, while kubelet has not brought its Secret into the directory yet.
+    ///
+    /// # Errors
+    /// All problems together.
+    pub fn starting_with(raw: &RawConfig, identity: Option<Files>) -> Result<Self, ConfigError> {
+        in_environment(|around| resolve::resolve(raw, around, identity))
     }
 
     /// As [`Config::from_raw`], in given surroundings.
@@ -120,8 +120,15 @@ impl Config {
     /// # Errors
     /// All problems together.
     pub fn resolve(raw: &RawConfig, surroundings: &Surroundings<'_>) -> Result<Self, ConfigError> {
-        resolve::resolve(raw, surroundings)
+        resolve::resolve(raw, surroundings, None)
     }
+}
+
+/// What is read of the process's environment.
+pub(crate) fn in_environment<T>(read: impl FnOnce(&Surroundings<'_>) -> T) -> T {
+    #[expect(clippy::disallowed_methods, reason = "this is the configuration")]
+    let variable = |name: &str| std::env::var(name).ok();
+    read(&Surroundings { variable: &variable, service_account: PathBuf::from(upstream::SERVICE_ACCOUNT), now: now() })
 }
 
 impl ConfigError {

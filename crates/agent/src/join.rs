@@ -167,24 +167,26 @@ impl Join {
 }
 
 /// Joins if the agent of this configuration has no certificate and is told how to get one. Tries for as long as trying
-/// may help; ends with the process.
+/// may help; ends with the process. Gives the identity to start with ([`Config::starting_with`](crate::Config)) where it
+/// is kept elsewhere than in the directory that is read first.
 ///
 /// # Errors
 /// [`StartError`]: what only people can mend.
-pub async fn at_start(raw: &RawConfig) -> Result<(), StartError> {
-    let Some(how) = config::join_at_start(raw) else { return Ok(()) };
-    match config::home(raw).load().await {
+pub async fn at_start(raw: &RawConfig) -> Result<Option<Files>, StartError> {
+    let Some(how) = config::join_at_start(raw) else { return Ok(None) };
+    let home = config::home(raw)?;
+    match home.load().await {
         Err(error) if is_missing(&error) => {}
         // It has one; or what is there is broken, which the configuration tells.
-        _there => return Ok(()),
+        there => return Ok(there.ok()),
     }
-    let join = Join::from_raw(&how)?;
+    let join = Join { home: Arc::clone(&home), ..Join::from_raw(&how)? };
     let mut pause = PAUSE;
     loop {
         match join.run().await {
             Ok(joined) => {
                 tracing::info!(cluster = %joined.name, place = joined.place, "joined");
-                return Ok(());
+                return Ok(Some(home.load().await.map_err(JoinError::Home)?));
             }
             Err(error) if error.retryable() => {
                 let wait = pause.mul_f64(0.5 + rand::random::<f64>() / 2.0);

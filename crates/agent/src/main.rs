@@ -99,12 +99,12 @@ fn main() -> ExitCode {
 }
 
 async fn start(raw: &RawConfig) -> ExitCode {
-    match join::at_start(raw).await {
-        Ok(()) => {}
+    let identity = match join::at_start(raw).await {
+        Ok(identity) => identity,
         Err(StartError::Config(error)) => return misconfigured(&error),
         Err(StartError::Join(error)) => return fail(1, &told(&error)),
-    }
-    let config = match Config::from_raw(raw) {
+    };
+    let config = match Config::starting_with(raw, identity) {
         Ok(config) => config,
         Err(error) => return misconfigured(&error),
     };

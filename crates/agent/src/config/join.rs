@@ -10,13 +10,18 @@ use std::{
 use clap::Args;
 use moorline_model::{ClusterName, Fingerprint};
 use moorline_mtls::HttpsConnector;
+use moorline_process::Registry;
 use moorline_wire::{Invitation, JoinProof};
 use zeroize::Zeroizing;
 
-use super::{ConfigError, Problems, RawConfig, resolve};
+use super::{ConfigError, Problems, RawConfig, resolve, upstream};
 use crate::{
+    credentials::Credentials,
     identity::{Directory, Home},
     join::Join,
+    kubernetes::Client,
+    metrics::Metrics,
+    serve::upstream::Upstream,
     tunnel::{Address, Proxy, ProxyVariables},
 };
 
@@ -112,9 +117,24 @@ pub(crate) fn join_at_start(raw: &RawConfig) -> Option<RawJoin> {
     })
 }
 
-/// The home of the certificate that an agent starts with.
-pub(crate) fn home(raw: &RawConfig) -> Arc<dyn Home> {
-    Arc::new(Directory::new(raw.cert_dir.clone().unwrap_or_else(|| PathBuf::from(resolve::DEFAULT_CERT_DIR))))
+/// The home of the certificate that an agent starts with: a Secret is asked for, and written to, as the agent itself.
+pub(crate) fn home(raw: &RawConfig) -> Result<Arc<dyn Home>, ConfigError> {
+    let mut problems = Problems::default();
+    let mounted = Directory::new(raw.cert_dir.clone().unwrap_or_else(|| PathBuf::from(resolve::DEFAULT_CERT_DIR)));
+    let Some(secret) = resolve::secret(raw, &mounted, &mut problems) else {
+        return if problems.0.is_empty() { Ok(Arc::new(mounted)) } else { Err(ConfigError(problems.0)) };
+    };
+    let found =
+        super::in_environment(|around| upstream::resolve(raw, around, &mut Vec::new(), &mut Vec::new(), &mut problems));
+    let Some((config, token)) = found else { return Err(ConfigError(problems.0)) };
+    let metrics = Arc::new(Metrics::new(&Registry::new("moorline-agent", env!("CARGO_PKG_VERSION"))));
+    let credentials = Credentials::new(token, Arc::clone(&metrics)).map_err(|error| {
+        problems.add("the token for the kube-apiserver", error.to_string(), "give the agent a service account");
+        ConfigError(std::mem::take(&mut problems.0))
+    })?;
+    let upstream = Upstream::new(config, Arc::new(credentials), Arc::clone(&metrics));
+    secret.attach(Client::new(Arc::new(upstream)), metrics);
+    Ok(secret)
 }
 
 fn invited(raw: &RawJoin, problems: &mut Problems) -> Option<Shown> {

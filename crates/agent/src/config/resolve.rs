@@ -36,11 +36,15 @@ const ANY_HOST: &str = "example.invalid";
 
 const NEW_FILES: &str = "register this cluster (moorline cluster add) and install the files that it gives";
 
-pub(super) fn resolve(raw: &RawConfig, around: &Surroundings<'_>) -> Result<Config, ConfigError> {
+pub(super) fn resolve(
+    raw: &RawConfig,
+    around: &Surroundings<'_>,
+    identity: Option<Files>,
+) -> Result<Config, ConfigError> {
     let mut problems = Problems::default();
     let mut warnings = Vec::new();
     let home = Directory::new(raw.cert_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CERT_DIR)));
-    let loaded = home.load_blocking();
+    let loaded = identity.map_or_else(|| home.load_blocking(), Ok);
     let told = loaded.as_ref().ok().and_then(|files| files.address.clone());
     let resource = connection(raw, &mut problems);
     let server = server(raw, told.as_deref(), &mut problems);
@@ -135,7 +139,7 @@ fn way(
 }
 
 /// The Secret that keeps the identity, which is read from the directory first.
-fn secret(raw: &RawConfig, mounted: &Directory, problems: &mut Problems) -> Option<Arc<Secret>> {
+pub(super) fn secret(raw: &RawConfig, mounted: &Directory, problems: &mut Problems) -> Option<Arc<Secret>> {
     let text = raw.identity_secret.as_deref().map(str::trim).filter(|text| !text.is_empty())?;
     let object = text
         .split_once('/')

@@ -27,6 +27,9 @@ use crate::{
     serve::Chain,
 };
 
+/// The key of a join that was begun.
+const PENDING: &str = ".joining.key";
+
 /// An identity kept in a Secret.
 pub(crate) struct Secret {
     object: Object,
@@ -166,6 +169,29 @@ impl Secret {
         }
     }
 
+    async fn read_pending(&self) -> Result<Option<Zeroizing<String>>, HomeError> {
+        let Some((client, _)) = self.door.get() else { return Ok(None) };
+        let kept: Kept = client.get(&self.object).await.map_err(|error| self.failed("read", &error))?;
+        let bytes = kept.data.get(PENDING).and_then(|encoded| STANDARD.decode(encoded).ok());
+        Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()).map(Zeroizing::new))
+    }
+
+    async fn write_pending(&self, key: Option<&Zeroizing<String>>) -> Result<(), HomeError> {
+        let Some((client, _)) = self.door.get() else { return Ok(()) };
+        let mut kept: Kept = client.get(&self.object).await.map_err(|error| self.failed("read", &error))?;
+        match key {
+            Some(key) => drop(kept.data.insert(PENDING.to_owned(), STANDARD.encode(key.as_bytes()))),
+            None if kept.data.remove(PENDING).is_none() => return Ok(()),
+            None => {}
+        }
+        let written = client.update(&self.object, &kept).await.map_err(|error| self.failed("write", &error))?;
+        // That change was ours, and the identity beside it is the same.
+        if let Some(known) = self.known().as_mut() {
+            known.version = written.metadata.resource_version;
+        }
+        Ok(())
+    }
+
     fn failed(&self, what: &str, error: &CallError) -> HomeError {
         let remedy = if error.is_forbidden() {
             "; give the agent's service account get and update on it"
@@ -220,6 +246,14 @@ impl Home for Secret {
 
     fn writable(&self) -> Later<'_, ()> {
         Box::pin(self.replace(None))
+    }
+
+    fn pending(&self) -> Later<'_, Option<Zeroizing<String>>> {
+        Box::pin(self.read_pending())
+    }
+
+    fn keep_pending<'a>(&'a self, key: Option<&'a Zeroizing<String>>) -> Later<'a, ()> {
+        Box::pin(self.write_pending(key))
     }
 
     fn place(&self) -> String {

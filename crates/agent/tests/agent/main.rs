@@ -7,6 +7,7 @@ mod bench;
 mod connection;
 mod doctor;
 mod hub;
+mod joining;
 mod keeping;
 mod program;
 mod serving;

@@ -1,6 +1,9 @@
 //! `moorline server` and `moorline agent`: the two programs, for those who would rather carry one.
 
-use moorline_agent::join::{self, Join, JoinError, StartError};
+use moorline_agent::{
+    App, Config,
+    join::{self, Join, JoinError, StartError},
+};
 use moorline_process::{logs, signals};
 use moorline_server::AppError;
 
@@ -21,12 +24,14 @@ pub(super) async fn server(args: ServerArgs) -> Result<(), Failure> {
 
 pub(super) async fn agent(args: AgentArgs) -> Result<(), Failure> {
     init(&args.log)?;
-    join::at_start(&args.config).await.map_err(|error| match error {
+    let identity = join::at_start(&args.config).await.map_err(|error| match error {
         StartError::Config(error) => Failure::bad_input(error.problems().iter().map(ToString::to_string)),
         StartError::Join(error) => not_joined(error),
     })?;
     let terminated = terminated()?;
-    let app = build_agent(&args.config)?;
+    let config = Config::starting_with(&args.config, identity);
+    let config = config.map_err(|error| Failure::bad_input(error.problems().iter().map(ToString::to_string)))?;
+    let app = App::build(config).map_err(|error| Failure::because("the agent", &error))?;
     app.run(terminated).await.map_err(|error| Failure::because("the agent", &error))
 }
 
