@@ -185,7 +185,7 @@ async fn f09_a_server_with_an_old_store_and_a_new_authority_gets_its_clusters_ba
     let server = Server::start_in(made, |raw| {
         quick(raw);
         raw.tunnel_listen = Some(port.to_string());
-        raw.adopt = Some("10m".to_owned());
+        raw.adopt_until = Some(now.saturating_add(Duration::from_secs(600)).to_string());
     })
     .await
     .unwrap();

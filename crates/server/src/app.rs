@@ -184,7 +184,7 @@ impl App {
             issuer: Arc::new(issuer),
             state_dir: StateDir::new(&config.state_dir),
             rotating: tokio::sync::Semaphore::new(1),
-            adopt_until: config.adopt.map(|window| clock::now().saturating_add(window)),
+            adopt_until: config.adopt_until,
             policy: ArcSwap::from_pointee(loaded.policy.value),
             tokens: ArcSwap::from_pointee(loaded.tokens.value),
             token_file: Mutex::new(config.token_file),

@@ -11,6 +11,7 @@ mod units;
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use moorline_kube::Lives;
+use moorline_model::Timestamp;
 use moorline_process::Plan;
 use thiserror::Error;
 
@@ -60,8 +61,8 @@ pub struct Config {
     pub(crate) api_group: String,
     /// How long the certificate of an agent lives.
     pub(crate) agent_certificate_life: Duration,
-    /// For how long from the start clusters that the store does not know are taken in by their certificates.
-    pub(crate) adopt: Option<Duration>,
+    /// Until when clusters that the store does not know are taken in by their certificates.
+    pub(crate) adopt_until: Option<Timestamp>,
     /// How often files that may change are read again.
     pub(crate) reload_interval: Duration,
     /// Limits and timeouts of the tunnel.

@@ -132,10 +132,11 @@ pub struct RawConfig {
     #[arg(long, value_name = "DURATION", env = "MOORLINE_AGENT_CERTIFICATE_LIFE")]
     pub agent_certificate_life: Option<String>,
 
-    /// For how long from the start to take in clusters that the store does not know, by the name and uid in a certificate
-    /// that an authority of this server signed: after the store was restored from an older backup [default: not at all]
-    #[arg(long, value_name = "DURATION", env = "MOORLINE_ADOPT")]
-    pub adopt: Option<String>,
+    /// Until when to take in clusters that the store does not know, by the name and uid in a certificate that an authority
+    /// of this server signed, as 2026-11-21T16:00:00Z: after the store was restored from an older backup [default: not at
+    /// all]
+    #[arg(long, value_name = "TIME", env = "MOORLINE_ADOPT_UNTIL")]
+    pub adopt_until: Option<String>,
 
     /// How often files that may change (tokens, policy, certificates) are read again [default: 10s]
     #[arg(long, value_name = "DURATION", env = "MOORLINE_RELOAD_INTERVAL")]

@@ -69,7 +69,10 @@ impl Config {
             notify,
             audit: audit::resolve(&mut found, raw.audit, &state),
             api_group: found.group(raw.api_group),
-            adopt: raw.adopt.as_deref().map(|text| found.span("--adopt", Some(text), "1h")),
+            adopt_until: raw.adopt_until.as_deref().and_then(|text| {
+                let parsed = text.parse::<moorline_model::Timestamp>().map_err(|error| error.to_string());
+                found.read("--adopt-until", parsed, "write a moment in UTC: 2026-11-21T16:00:00Z")
+            }),
             agent_certificate_life: found.span(
                 "--agent-certificate-life",
                 raw.agent_certificate_life.as_deref(),

@@ -4,7 +4,11 @@
 //! is made here exists in the answer to that one request and nowhere else. Which authority signs, and which are believed,
 //! changes while the server runs: `enrolment::authorities` decides it, everybody else asks anew each time.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use moorline_ca::{Authority, Certified, IssueError, Issued, SubjectName};
@@ -24,9 +28,22 @@ pub(crate) struct Issuer {
     current: ArcSwap<Current>,
     roots: Source<Roots>,
     changes: watch::Sender<u64>,
+    /// What was signed. Held while something is, so that a change of authorities knows all that the one before signed,
+    /// also what is not in any record yet.
+    signed: Mutex<Signed>,
     life: Duration,
     address: String,
 }
+
+/// Certificates of agents that were signed lately.
+#[derive(Default)]
+struct Signed {
+    now: VecDeque<Fingerprint>,
+    before: VecDeque<Fingerprint>,
+}
+
+/// How many certificates are remembered that may be on their way into a record.
+const REMEMBERED: usize = 4096;
 
 /// Which authorities there are.
 pub(crate) struct Current {
@@ -35,6 +52,7 @@ pub(crate) struct Current {
     vouched: Option<String>,
     roots_pem: String,
     roots: Vec<Fingerprint>,
+    left: HashSet<Fingerprint>,
 }
 
 impl Issuer {
@@ -46,7 +64,8 @@ impl Issuer {
         let current = Current::new(authorities);
         let roots = Roots::from_pem(current.roots_pem.as_bytes())?.into();
         let changes = watch::Sender::new(0);
-        Ok(Self { current: ArcSwap::from_pointee(current), roots, changes, life, address })
+        let current = ArcSwap::from_pointee(current);
+        Ok(Self { current, roots, changes, signed: Mutex::default(), life, address })
     }
 
     /// Signs by these from now on, and believes them.
@@ -56,7 +75,13 @@ impl Issuer {
     pub(crate) fn replace(&self, authorities: TunnelAuthorities) -> Result<(), RootsError> {
         let current = Current::new(authorities);
         let roots = Roots::from_pem(current.roots_pem.as_bytes())?;
-        self.current.store(Arc::new(current));
+        {
+            let mut signed = self.signed();
+            if current.staying().info().fingerprint != self.current().staying().info().fingerprint {
+                signed.before = std::mem::take(&mut signed.now);
+            }
+            self.current.store(Arc::new(current));
+        }
         self.roots.replace(roots);
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
         Ok(())
@@ -67,7 +92,10 @@ impl Issuer {
     /// # Errors
     /// [`IssueError`]: most often the authority is not in its time.
     pub(super) fn issue(&self, cluster: &ClusterName, uid: &ClusterUid) -> Result<Issued, IssueError> {
-        self.current().staying().issue_agent(cluster, uid, clock::now(), self.life)
+        let mut signed = self.signed();
+        let issued = self.current().staying().issue_agent(cluster, uid, clock::now(), self.life)?;
+        signed.remember(issued.fingerprint);
+        Ok(issued)
     }
 
     /// A certificate for the agent of a cluster over a key of its own, and what it is to trust then.
@@ -80,8 +108,10 @@ impl Issuer {
         uid: &ClusterUid,
         request: &CertificateRequest,
     ) -> Result<(Certified, String), IssueError> {
+        let mut signed = self.signed();
         let current = self.current();
         let certified = current.staying().issue_agent_for(cluster, uid, request, clock::now(), self.life)?;
+        signed.remember(certified.fingerprint);
         Ok((certified, current.roots_pem.clone()))
     }
 
@@ -117,6 +147,15 @@ impl Issuer {
         self.current.load_full()
     }
 
+    /// What the authority before this one signed last, whether it is in a record or still on its way there.
+    pub(crate) fn signed_before(&self) -> Vec<Fingerprint> {
+        self.signed().before.iter().copied().collect()
+    }
+
+    fn signed(&self) -> MutexGuard<'_, Signed> {
+        self.signed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How long certificates of agents live.
     pub(crate) fn life(&self) -> Duration {
         self.life
@@ -133,6 +172,15 @@ impl Issuer {
     }
 }
 
+impl Signed {
+    fn remember(&mut self, fingerprint: Fingerprint) {
+        if self.now.len() >= REMEMBERED {
+            self.now.pop_front();
+        }
+        self.now.push_back(fingerprint);
+    }
+}
+
 impl Current {
     fn new(authorities: TunnelAuthorities) -> Self {
         let TunnelAuthorities { staying, leaving } = &authorities;
@@ -144,7 +192,9 @@ impl Current {
         });
         let roots_pem = both().map(Authority::certificate_pem).collect();
         let roots = both().map(|authority| authority.info().fingerprint).collect();
-        Self { vouched, roots_pem, roots, authorities }
+        let certificates = leaving.as_ref().and_then(|leaving| leaving.certificates.as_ref());
+        let left = certificates.into_iter().flatten().copied().collect();
+        Self { vouched, roots_pem, roots, left, authorities }
     }
 
     /// The one that signs.
@@ -159,8 +209,7 @@ impl Current {
 
     /// Whether the authority that is being left signed this certificate of an agent.
     pub(crate) fn is_left(&self, certificate: &Fingerprint) -> bool {
-        let leaving = self.leaving().and_then(|leaving| leaving.certificates.as_ref());
-        leaving.is_some_and(|certificates| certificates.contains(certificate))
+        self.left.contains(certificate)
     }
 
     /// The SHA-256 of each authority that is believed.

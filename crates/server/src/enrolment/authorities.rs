@@ -83,6 +83,13 @@ pub(crate) async fn abort(state: &Arc<State>) -> Result<(), RotationError> {
     let moved: Vec<_> = all_certificates(state).into_iter().filter(|one| !current.is_left(one)).collect();
     let nobody_moved = moved.is_empty();
     change(state, move |dir| dir.turn_rotation(stays, moved)).await?;
+    let late = state.issuer.signed_before();
+    let nobody_moved = nobody_moved && late.is_empty();
+    if !late.is_empty() {
+        let known = state.issuer.current().leaving().and_then(|leaving| leaving.certificates.clone());
+        let all = known.into_iter().flatten().chain(late).collect();
+        change(state, move |dir| dir.turn_rotation(stays, all)).await?;
+    }
     tracing::warn!("the rotation of the tunnel's authority is turned around");
     if nobody_moved {
         change(state, StateDir::finish_rotation).await?;
@@ -226,7 +233,8 @@ fn all_certificates(state: &State) -> Vec<Fingerprint> {
 
 /// The list of what is being left, where certificates are known now that it does not have.
 fn certificates_beyond(state: &State) -> Option<Vec<Fingerprint>> {
-    let all = all_certificates(state);
+    let mut all = all_certificates(state);
+    all.extend(state.issuer.signed_before());
     let current = state.issuer.current();
     all.iter().any(|one| !current.is_left(one)).then_some(all)
 }
@@ -264,7 +272,8 @@ fn how_far_behind(state: &State, cluster: &Cluster) -> Option<BehindCluster> {
         name: record.name.as_str().to_owned(),
         connected,
         why: why.to_owned(),
-        may_be_abandoned: !connected || !able,
+        // A certificate that its owner brought is for its owner to replace.
+        may_be_abandoned: !connected || !able || record.certificate.is_some(),
     })
 }
 

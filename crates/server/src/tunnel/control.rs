@@ -309,11 +309,13 @@ impl Control {
     fn hear_roots(&mut self, taken: RootsTaken) {
         self.session.trusts_now(fingerprints(&taken.roots));
         let (cluster, session) = (self.cluster.name(), self.session.id());
-        if let Some(error) = taken.error.filter(|_| self.lines.take(Instant::now())) {
-            let error = super::session::bounded(error);
-            tracing::warn!(%cluster, %session, error, "the agent does not take the authorities that it was sent");
-        } else {
-            self.state.events.emit(&self.cluster, Happening::AuthoritiesTaken);
+        match taken.error {
+            None => self.state.events.emit(&self.cluster, Happening::AuthoritiesTaken),
+            Some(error) if self.lines.take(Instant::now()) => {
+                let error = super::session::bounded(error);
+                tracing::warn!(%cluster, %session, error, "the agent does not take the authorities that it was sent");
+            }
+            Some(_) => {}
         }
     }
 
