@@ -128,3 +128,21 @@ fn an_authority_that_a_crash_left_half_made_is_finished() {
     create_private(&dir.path().join("tunnel-ca.crt"), &read("tunnel-ca.crt")).unwrap();
     assert!(StateDir::new(dir.path()).fill(GROUP, now()).is_err(), "somebody else's key is left alone");
 }
+
+/// Where Kubernetes decides, those whom the first start makes administrators must have by its roles what they have here.
+#[test]
+fn deployed_administrators_may_all_that_the_first_policy_gives_them() {
+    let ours = |text: &str| -> Vec<String> {
+        let role = text.split_once("name: moorline-admin\n").unwrap().1;
+        let list = role.split_once("resources: [").unwrap().1.split_once(']').unwrap().0;
+        list.split(',').map(|resource| resource.trim().trim_matches('"').to_owned()).collect()
+    };
+    let given = ours(&first_policy(GROUP));
+    assert!(given.contains(&"managedclusters".to_owned()), "{given:?}");
+    let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    for file in ["kustomize/server/base/rbac.yaml", "helm/moorline-server/templates/rbac.yaml"] {
+        let deployed = ours(&fs::read_to_string(deploy.join(file)).unwrap());
+        let missing: Vec<_> = given.iter().filter(|resource| !deployed.contains(resource)).collect();
+        assert!(missing.is_empty(), "{file} lacks {missing:?}");
+    }
+}
