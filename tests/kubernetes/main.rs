@@ -12,6 +12,7 @@
 
 mod audit;
 mod certificate;
+mod connection;
 mod deploy;
 mod direct;
 mod doors;

@@ -185,6 +185,8 @@ struct Streams {
     tracker: TaskTracker,
     /// Streams end with the request that they carry, or at once.
     draining: CancellationToken,
+    /// The same, for streams that were opened after that: when the process stops.
+    stopping: CancellationToken,
     /// Streams end where they are.
     cut: CancellationToken,
 }
@@ -194,7 +196,10 @@ impl Streams {
     async fn accept(&self, incoming: &mut Incoming, tunnel: &Tunnel) {
         while let Some(stream) = incoming.accept().await {
             tunnel.metrics.stream();
-            let serving = serve::stream(stream, Arc::clone(&tunnel.service), self.draining.clone());
+            // A session that is left still answers whoever asks whether it carries requests, or it would be taken for
+            // stuck, and cut with what runs in it.
+            let draining = if self.draining.is_cancelled() { &self.stopping } else { &self.draining };
+            let serving = serve::stream(stream, Arc::clone(&tunnel.service), draining.clone());
             let (cut, counted) = (self.cut.clone(), self.tracker.token());
             tunnel.tasks.spawn("stream", async move {
                 let _counted = counted;
@@ -230,10 +235,16 @@ impl Streams {
                 std::future::pending().await
             }
         };
+        let stopped = async {
+            tunnel.phases.reached(Phase::Draining).await;
+            self.stopping.cancel();
+            std::future::pending::<()>().await
+        };
         tokio::select! {
             () = self.tracker.wait() => {}
             () = over => {}
             () = retire.now.cancelled() => {}
+            () = stopped => {}
         }
     }
 }
