@@ -183,7 +183,7 @@ impl App {
             started: clock::now(),
             issuer: Arc::new(issuer),
             state_dir: StateDir::new(&config.state_dir),
-            rotating: tokio::sync::Semaphore::new(1),
+            rotating: Semaphore::new(1),
             adopt_until: config.adopt_until,
             policy: ArcSwap::from_pointee(loaded.policy.value),
             tokens: ArcSwap::from_pointee(loaded.tokens.value),

@@ -56,9 +56,10 @@ async fn f19_a_session_that_answers_heartbeats_and_carries_nothing_is_shown_and_
     let beating = tokio::spawn(async move {
         let mut told = Vec::new();
         while let Some(message) = agent.hear().await {
-            match message {
-                Message::Heartbeat(beat) => agent.acknowledge(beat.sequence).await,
-                other => told.push(other),
+            if let Message::Heartbeat(beat) = message {
+                agent.acknowledge(beat.sequence).await;
+            } else {
+                told.push(message);
             }
         }
         told

@@ -85,7 +85,7 @@ pub(super) fn build(parts: Parts, handle: Handle, pool: &Arc<Pool>) -> (Arc<Stat
             .unwrap(),
         ),
         state_dir: StateDir::new(directory.path()),
-        rotating: tokio::sync::Semaphore::new(1),
+        rotating: Semaphore::new(1),
         adopt_until: None,
         policy: ArcSwap::from_pointee(parts.policy),
         tokens: ArcSwap::from_pointee(parts.tokens),
