@@ -181,6 +181,7 @@ impl From<&HelloError> for Reason {
 }
 
 impl From<&CloseReason> for Reason {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what a later server says is at least a refusal")]
     fn from(reason: &CloseReason) -> Self {
         match reason {
             CloseReason::UnknownCertificate => Self::CertificateUnknown,
@@ -195,6 +196,7 @@ impl From<&CloseReason> for Reason {
             CloseReason::Overloaded => Self::Overloaded,
             CloseReason::HeartbeatMissed => Self::HeartbeatMissed,
             CloseReason::Superseded => Self::Superseded,
+            CloseReason::NotCarrying => Self::SessionLost,
             _word => Self::RefusedByServer,
         }
     }
