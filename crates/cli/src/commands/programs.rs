@@ -26,7 +26,7 @@ pub(super) async fn agent(args: AgentArgs) -> Result<(), Failure> {
     init(&args.log)?;
     let identity = join::at_start(&args.config).await.map_err(|error| match error {
         StartError::Config(error) => Failure::bad_input(error.problems().iter().map(ToString::to_string)),
-        StartError::Join(error) => not_joined(error),
+        StartError::Join(error) => not_joined(&error),
     })?;
     let terminated = terminated()?;
     let config = Config::starting_with(&args.config, identity);
@@ -57,13 +57,13 @@ pub(super) async fn join(raw: &moorline_agent::RawJoin, printer: &mut Printer<'_
     let all = |error: moorline_agent::ConfigError| {
         Failure::bad_input(error.problems().iter().map(ToString::to_string).collect::<Vec<_>>())
     };
-    let joined = Join::from_raw(raw).map_err(all)?.run().await.map_err(not_joined)?;
+    let joined = Join::from_raw(raw).map_err(all)?.run().await.map_err(|error| not_joined(&error))?;
     printer.line(&joined.to_string())
 }
 
-fn not_joined(error: JoinError) -> Failure {
+fn not_joined(error: &JoinError) -> Failure {
     let remedy = error.remedy();
-    let failure = Failure::failed(chain(&error));
+    let failure = Failure::failed(chain(error));
     if remedy.is_empty() { failure } else { failure.hint(remedy) }
 }
 
@@ -84,10 +84,10 @@ pub(super) async fn build_server(raw: moorline_server::RawConfig) -> Result<moor
 }
 
 /// An agent whose sockets are bound.
-pub(super) fn build_agent(raw: &moorline_agent::RawConfig) -> Result<moorline_agent::App, Failure> {
-    let config = moorline_agent::Config::from_raw(raw)
-        .map_err(|error| Failure::bad_input(error.problems().iter().map(ToString::to_string)))?;
-    moorline_agent::App::build(config).map_err(|error| Failure::because("the agent", &error))
+pub(super) fn build_agent(raw: &moorline_agent::RawConfig) -> Result<App, Failure> {
+    let config =
+        Config::from_raw(raw).map_err(|error| Failure::bad_input(error.problems().iter().map(ToString::to_string)))?;
+    App::build(config).map_err(|error| Failure::because("the agent", &error))
 }
 
 fn init(log: &LogArgs) -> Result<(), Failure> {
