@@ -286,6 +286,14 @@ mod tests {
         assert_eq!(store.by_fingerprint(&print(2)).unwrap(), None, "the refused one left nothing behind");
     }
 
+    /// A change that nobody refuses.
+    fn changed(change: impl FnOnce(&mut ClusterRecord)) -> impl FnOnce(&mut ClusterRecord) -> Result<(), Infallible> {
+        |record| {
+            change(record);
+            Ok(())
+        }
+    }
+
     #[test]
     fn a_change_moves_the_index_along() {
         let (_dir, store) = store();
@@ -294,7 +302,7 @@ mod tests {
         store.create(&record("west", &[3])).unwrap();
         let set = |fingerprints: &[ActiveFingerprint]| {
             let fingerprints = fingerprints.to_vec();
-            store.update(&east.name, |record| Ok::<_, Infallible>(record.fingerprints = fingerprints))
+            store.update(&east.name, changed(|record| record.fingerprints = fingerprints))
         };
         assert!(set(&[active(1), active(2)]).unwrap().0.accepts(&print(2)));
         set(&[active(2)]).unwrap();
@@ -311,10 +319,9 @@ mod tests {
         let (_dir, store) = store();
         let east = record("east", &[1]);
         store.create(&east).unwrap();
-        let renamed = store.update(&east.name, |record| Ok::<_, Infallible>(record.name = "west".parse().unwrap()));
+        let renamed = store.update(&east.name, changed(|record| record.name = "west".parse().unwrap()));
         assert!(matches!(renamed, Err(UpdateError::Immutable { field: "name", .. })));
-        let reborn =
-            store.update(&east.name, |record| Ok::<_, Infallible>(record.uid = ClusterUid::from_bytes([8; 16])));
+        let reborn = store.update(&east.name, changed(|record| record.uid = ClusterUid::from_bytes([8; 16])));
         assert!(matches!(reborn, Err(UpdateError::Immutable { field: "uid", .. })));
         let absent = store.update(&"north".parse().unwrap(), |_| Ok::<_, Infallible>(()));
         assert!(matches!(absent, Err(UpdateError::NotFound(_))));

@@ -46,7 +46,11 @@ fn be_the_victim(path: &Path, round: u32) -> ! {
         store.create(&record).unwrap();
         tell(&format!("+{}", record.name));
         if serial % 3 == 1 {
-            store.update(&record.name, |record| Ok::<_, Infallible>(record.labels.clear())).unwrap();
+            let clear = |record: &mut ClusterRecord| {
+                record.labels.clear();
+                Ok::<_, Infallible>(())
+            };
+            store.update(&record.name, clear).unwrap();
         }
         if serial % 5 == 4 {
             tell(&format!("?{}", record.name));

@@ -165,7 +165,7 @@ mod tests {
         let timed_out = Wanted::of(&seen(1, 1), &standing(1, Reason::ConnectionTimedOut), None).unwrap();
         let connected = Wanted::of(&seen(1, 1), &standing(1, Reason::Connected), None).unwrap();
         let other = json!({ "type": "Other", "status": "Unknown", "odd": [1] });
-        let one = refused.among(&[other.clone()], at(100));
+        let one = refused.among(std::slice::from_ref(&other), at(100));
         assert_eq!(one[0], other);
         assert_eq!(one[1]["lastTransitionTime"], at(100).to_string());
         assert!(refused.stands_in(&one) && !timed_out.stands_in(&one));

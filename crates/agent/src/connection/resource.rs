@@ -91,7 +91,7 @@ mod tests {
     use super::*;
     use crate::kubernetes::CONNECTIONS;
 
-    fn wanted(spec: Value) -> Result<(Address, Trust), InvalidSpec> {
+    fn wanted(spec: &Value) -> Result<(Address, Trust), InvalidSpec> {
         let connection: Connection =
             serde_json::from_value(json!({ "metadata": { "name": "default" }, "spec": spec })).unwrap();
         connection.wanted()
@@ -112,17 +112,17 @@ mod tests {
 
     #[test]
     fn a_spec_names_a_server_or_says_what_is_wrong() {
-        let (address, trust) = wanted(json!({ "managementClusterAddr": "hub.example.com" })).unwrap();
+        let (address, trust) = wanted(&json!({ "managementClusterAddr": "hub.example.com" })).unwrap();
         assert_eq!((address.to_string().as_str(), trust), ("hub.example.com:9449", Trust::Moorline));
         let spec = json!({ "managementClusterAddr": "[fd00::1]:443", "tls": { "ca": "Public" } });
-        let (address, trust) = wanted(spec).unwrap();
+        let (address, trust) = wanted(&spec).unwrap();
         assert_eq!((address.to_string().as_str(), trust), ("[fd00::1]:443", Trust::Public));
         for (spec, words) in [
             (json!({}), "managementClusterAddr is missing"),
             (json!({ "managementClusterAddr": "https://hub" }), "is no address"),
             (json!({ "managementClusterAddr": "hub", "tls": { "ca": "Tigera" } }), "\"Tigera\" is unknown"),
         ] {
-            let error = wanted(spec).unwrap_err().to_string();
+            let error = wanted(&spec).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
     }

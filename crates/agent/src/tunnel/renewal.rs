@@ -210,7 +210,16 @@ fn rest_after(error: &RenewError, certificate: &KeyPair, backoff: &mut Backoff) 
     let rest = backoff.next(Bounds { base: SHORTEST, cap }, &mut rand::rng());
     match error {
         RenewError::Refused { after: Some(after), .. } => rest.max((*after).min(cap)),
-        _other => rest,
+        RenewError::NoSession
+        | RenewError::Open(_)
+        | RenewError::Timeout(_)
+        | RenewError::Http(_)
+        | RenewError::Body(_)
+        | RenewError::Refused { .. }
+        | RenewError::Key(_)
+        | RenewError::Useless(_)
+        | RenewError::Foreign
+        | RenewError::Home(_) => rest,
     }
 }
 

@@ -114,7 +114,8 @@ impl Hub {
 
     /// The next session, up to the hello.
     pub(crate) async fn hello(&self) -> Session {
-        within(async {
+        // Its TLS session is large, and many futures hold this one.
+        let hearing = Box::pin(async {
             // An agent that is being repaired may try once more with what it had.
             let tls = loop {
                 let (tcp, _) = self.listener.accept().await.unwrap();
@@ -133,9 +134,8 @@ impl Hub {
                 other => panic!("{other:?} instead of a hello"),
             }
             session
-        })
-        .await
-        .expect("no session in time")
+        });
+        within(hearing).await.expect("no session in time")
     }
 
     /// The next session, welcomed.
@@ -148,7 +148,7 @@ impl Hub {
     /// The next handshake, whatever comes of it.
     pub(crate) async fn handshake(&self) -> Result<(), moorline_mtls::HandshakeError> {
         let (tcp, _) = self.listener.accept().await.unwrap();
-        self.acceptor.accept(tcp, PATIENCE).await.map(drop)
+        Box::pin(self.acceptor.accept(tcp, PATIENCE)).await.map(drop)
     }
 }
 

@@ -7,6 +7,7 @@ mod fleet;
 mod guide;
 mod login;
 #[path = "../processes/program.rs"]
+#[expect(dead_code, reason = "each ring uses its part")]
 mod program;
 
 use std::time::Duration;

@@ -9,6 +9,7 @@ mod ends;
 mod house;
 mod image;
 mod joins;
+mod kills;
 mod leaks;
 mod namespace;
 mod network;

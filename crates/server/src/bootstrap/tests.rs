@@ -139,7 +139,7 @@ fn deployed_administrators_may_all_that_the_first_policy_gives_them() {
     };
     let given = ours(&first_policy(GROUP));
     assert!(given.contains(&"managedclusters".to_owned()), "{given:?}");
-    let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
     for file in ["kustomize/server/base/rbac.yaml", "helm/moorline-server/templates/rbac.yaml"] {
         let deployed = ours(&fs::read_to_string(deploy.join(file)).unwrap());
         let missing: Vec<_> = given.iter().filter(|resource| !deployed.contains(resource)).collect();
