@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD};
 use http::HeaderValue;
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -78,6 +79,19 @@ pub(crate) fn bearer(token: &str) -> Result<HeaderValue, TokenError> {
     Ok(header)
 }
 
+/// The service account whose token this is, by what the token says of itself: unverified, and good for nothing but to
+/// deny that account to others.
+pub(crate) fn account(header: &HeaderValue) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Claims {
+        sub: String,
+    }
+    let token = header.to_str().ok()?.strip_prefix("Bearer ")?;
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let Claims { sub } = serde_json::from_slice(&claims).ok()?;
+    sub.starts_with("system:serviceaccount:").then_some(sub)
+}
+
 /// A header from a token file.
 ///
 /// # Errors
@@ -88,6 +102,17 @@ pub(crate) fn read_bearer(path: &Path) -> Result<HeaderValue, TokenError> {
         return Err(TokenError::TooLarge);
     }
     bearer(&fs::read_to_string(path).map_err(TokenError::Read)?)
+}
+
+impl TokenSource {
+    /// The service account whose token it gives now, if it says so. Blocks on the file.
+    pub(crate) fn account(&self) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::Fixed(header) => account(header),
+            Self::File(path) => account(&read_bearer(path).ok()?),
+        }
+    }
 }
 
 impl Credentials {
@@ -182,6 +207,20 @@ mod tests {
         let header = bearer("eyJhbGciOi.s3cret\n").unwrap();
         assert_eq!(header.as_bytes(), b"Bearer eyJhbGciOi.s3cret");
         assert!(!format!("{header:?} {:?}", TokenSource::Fixed(header.clone())).contains("s3cret"));
+    }
+
+    #[test]
+    fn a_token_tells_whose_it_is() {
+        let of = |claims: &str| account(&bearer(&format!("h.{}.s", URL_SAFE_NO_PAD.encode(claims))).unwrap());
+        let agent = "system:serviceaccount:moorline:moorline-agent";
+        assert_eq!(of(&format!(r#"{{"sub":"{agent}","aud":["x"]}}"#)).as_deref(), Some(agent));
+        assert_eq!(of(r#"{"sub":"ann"}"#), None);
+        assert_eq!(of("no JSON"), None);
+        assert_eq!(account(&bearer("opaque").unwrap()), None);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        fs::write(&path, format!("h.{}.s\n", URL_SAFE_NO_PAD.encode(format!(r#"{{"sub":"{agent}"}}"#)))).unwrap();
+        assert_eq!(TokenSource::File(path).account().as_deref(), Some(agent));
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,6 +17,9 @@ pub mod condition {
 
     /// Whether the agent reaches the cluster's kube-apiserver, as far as anybody can tell.
     pub const REACHABLE: &str = "KubeAPIServerReachable";
+
+    /// Whether the certificate that ends last should have been renewed by now, or has ended.
+    pub const EXPIRING: &str = "CertificateExpiring";
 }
 
 /// A managed cluster.

@@ -158,7 +158,7 @@ fn attested(raw: &RawJoin, problems: &mut Problems) -> Option<Shown> {
         match pin.strip_prefix("sha256:").unwrap_or(pin).parse() {
             Ok(pin) => pins.push(pin),
             Err(_invalid) => {
-                let remedy = "write sha256: and 64 hexadecimal digits, as `moorline ca pin` prints them";
+                let remedy = "write sha256: and 64 hexadecimal digits, as `moorline cluster add NAME --attest-issuer …` prints them";
                 problems.add("--ca-pin", format!("{pin:?} is no pin"), remedy);
             }
         }

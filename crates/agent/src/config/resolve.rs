@@ -54,7 +54,10 @@ pub(super) fn resolve(
     let proxies = proxies(raw, around, (server.as_ref(), resource.is_some()), &mut followed, &mut problems);
     let sessions = sessions(raw, &mut problems);
     let upstream = upstream::resolve(raw, around, &mut followed, &mut warnings, &mut problems);
-    let serve = serving(raw, &mut warnings, &mut problems);
+    let mut serve = serving(raw, &mut warnings, &mut problems);
+    // Whoever acts as the agent itself would read its key, and could send it elsewhere: nobody may, whatever is configured.
+    let own = upstream.as_ref().and_then(|(_, token)| token.account());
+    serve.narrowing.deny_users.extend(own);
     let admin_addr = admin(raw, &mut problems);
     let drain_grace =
         duration("--drain-grace", raw.drain_grace.as_deref(), &mut problems).unwrap_or(DEFAULT_DRAIN_GRACE);

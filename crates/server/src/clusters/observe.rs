@@ -144,15 +144,15 @@ fn due(state: &State, shown: &Shown) -> Vec<Due> {
         if settling && untold && before.as_ref().is_some_and(|before| !before.conditions.is_empty()) {
             return None;
         }
-        let observed = seen(&cluster, &state.clusters.problems(&name), before.as_ref());
+        let observed = seen(state, &cluster, &state.clusters.problems(&name), before.as_ref());
         (before.as_ref() != Some(&observed)).then_some(Due { name, uid, observed })
     });
     wanted.take(MAX_WRITES).collect()
 }
 
 /// How a cluster stands, as its object is to show it.
-fn seen(cluster: &Cluster, problems: &[String], before: Option<&Observed>) -> Observed {
-    let status = status::of(cluster);
+fn seen(state: &State, cluster: &Cluster, problems: &[String], before: Option<&Observed>) -> Observed {
+    let status = status::of(state, cluster);
     let mut conditions: Vec<_> = status.conditions.iter().map(condition).collect();
     conditions.push(accepted(problems, before));
     let last_seen = cluster.standing().last_seen.filter(|_| status.sessions.is_empty());

@@ -54,7 +54,8 @@ pub(super) async fn list(Shared(state): Shared<Arc<State>>, Extension(caller): E
     let _granted = authorize(&state, caller, "list", None).await?;
     let mut clusters = state.registry.clusters();
     clusters.sort_by(|one, other| one.name().cmp(other.name()));
-    let items = clusters.iter().map(|cluster| ManagedCluster::new(&cluster.record(), status::of(cluster))).collect();
+    let items =
+        clusters.iter().map(|cluster| ManagedCluster::new(&cluster.record(), status::of(&state, cluster))).collect();
     Ok(json(StatusCode::OK, &ManagedClusterList::new(items)))
 }
 
@@ -67,7 +68,7 @@ pub(super) async fn get(
     let name = parse(&state, &name)?;
     let _granted = authorize(&state, caller, "get", Some(&name)).await?;
     let cluster = state.registry.by_name(&name).ok_or_else(|| Failure::not_found(&state.api_group, name.as_str()))?;
-    Ok(json(StatusCode::OK, &ManagedCluster::new(&cluster.record(), status::of(&cluster))))
+    Ok(json(StatusCode::OK, &ManagedCluster::new(&cluster.record(), status::of(&state, &cluster))))
 }
 
 /// `POST /v1/clusters`: the record, and the certificate and key of its agent, given once.
@@ -162,7 +163,7 @@ async fn make_joinable(
 /// A cluster whose agent is to join by what its Kubernetes attests.
 async fn make_attested(state: &State, meant: Meant, grant: &Grant) -> Answer<JoinableCluster> {
     let record = register(state, meant, Vec::new(), grant).await?;
-    let status = state.registry.by_name(&record.name).map(|cluster| status::of(&cluster)).unwrap_or_default();
+    let status = state.registry.by_name(&record.name).map(|cluster| status::of(state, &cluster)).unwrap_or_default();
     Ok(JoinableCluster {
         cluster: ManagedCluster::new(&record, status),
         management_cluster_addr: state.issuer.address().to_owned(),

@@ -94,7 +94,7 @@ fn conflict(state: &State, name: &ClusterName, held: Held) -> Failure {
 
 /// The cluster as it is now, and what its agent needs.
 pub(super) fn answer(state: &State, record: &ClusterRecord, issued: Issued) -> CreatedCluster {
-    let status = state.registry.by_name(&record.name).map(|cluster| status::of(&cluster)).unwrap_or_default();
+    let status = state.registry.by_name(&record.name).map(|cluster| status::of(state, &cluster)).unwrap_or_default();
     CreatedCluster {
         cluster: ManagedCluster::new(record, status),
         enrolment: Enrolment {

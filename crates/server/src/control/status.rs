@@ -1,10 +1,11 @@
 //! How a cluster stands, and how the server fares, in the shape of the API.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Extension, extract::State as Shared, response::Response};
 use http::StatusCode;
 use moorline_api::{Condition, ConditionStatus, ManagedClusterStatus, ServerStatus, Session, Version, condition};
+use moorline_model::{ClusterRecord, Timestamp};
 
 use super::{
     answer::{Answer, json},
@@ -46,12 +47,13 @@ pub(super) async fn version() -> Response {
 }
 
 /// How a cluster stands.
-pub(crate) fn of(cluster: &Cluster) -> ManagedClusterStatus {
+pub(crate) fn of(state: &State, cluster: &Cluster) -> ManagedClusterStatus {
     let standing = cluster.standing();
+    let expiring = expiring(&cluster.record(), state.issuer.life(), clock::now());
     let (agent_version, kubernetes_version) = cluster.versions();
     ManagedClusterStatus {
         connected: standing.connection == Connection::Connected,
-        conditions: conditions(&standing),
+        conditions: conditions(&standing).into_iter().chain(expiring).collect(),
         sessions: cluster.sessions().iter().rev().map(|session| session_of(session)).collect(),
         kubernetes_version,
         agent_version,
@@ -91,6 +93,33 @@ fn conditions(standing: &Standing) -> Vec<Condition> {
     ]
 }
 
+/// Whether the certificate should have been renewed by now; none where there is none yet. Its words do not change with
+/// the clock, so that whoever keeps them writes twice in a certificate's life.
+fn expiring(record: &ClusterRecord, life: Duration, now: Timestamp) -> Option<Condition> {
+    /// For a certificate whose life was not chosen here.
+    const BROUGHT: Duration = Duration::from_secs(14 * 86_400);
+    let end = record.fingerprints.iter().map(|active| active.not_after).max()?;
+    // An agent renews at two thirds, and tries again and again.
+    let soon = end.saturating_sub(if record.certificate.is_some() { BROUGHT } else { life / 6 });
+    let (status, reason, message, since) = if now > end {
+        let message = format!("the certificate ended at {end}: its agent is refused, and has to be enrolled anew");
+        (ConditionStatus::True, "CertificateExpired", message, end)
+    } else if now >= soon {
+        let message = format!("the certificate ends at {end}, and should have been renewed by now");
+        (ConditionStatus::True, "CertificateNotRenewed", message, soon)
+    } else {
+        (ConditionStatus::False, "CertificateValid", format!("the certificate ends at {end}"), record.created)
+    };
+    Some(Condition {
+        kind: condition::EXPIRING.to_owned(),
+        status,
+        reason: reason.to_owned(),
+        message,
+        last_transition_time: Some(since),
+        last_probe_time: None,
+    })
+}
+
 fn session_of(session: &tunnel::session::Session) -> Session {
     let about = session.about();
     Session {
@@ -101,5 +130,36 @@ fn session_of(session: &tunnel::session::Session) -> Session {
         remote_address: about.remote.to_string(),
         outstanding: session.outstanding() as u64,
         rtt_ms: session.round_trip().map(|span| span.as_secs_f64() * 1000.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_model::{ActiveFingerprint, ClusterUid, Fingerprint};
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_nobody_renewed_is_told_of() {
+        let at = Timestamp::from_unix_seconds;
+        let mut record = ClusterRecord::new("east".parse().unwrap(), ClusterUid::from_bytes([1; 16]), at(5));
+        let told = |record: &ClusterRecord, now| expiring(record, Duration::from_secs(600), at(now));
+        assert_eq!(told(&record, 0), None, "not enrolled");
+        for end in [800, 1000] {
+            let fingerprint = Fingerprint::from_bytes([1; 32]);
+            record.fingerprints.push(ActiveFingerprint { fingerprint, not_after: at(end) });
+        }
+        for (now, status, reason, since) in [
+            (899, ConditionStatus::False, "CertificateValid", 5),
+            (900, ConditionStatus::True, "CertificateNotRenewed", 900),
+            (1000, ConditionStatus::True, "CertificateNotRenewed", 900),
+            (1001, ConditionStatus::True, "CertificateExpired", 1000),
+        ] {
+            let condition = told(&record, now).unwrap();
+            assert_eq!((condition.status, condition.reason.as_str()), (status, reason), "at {now}");
+            assert_eq!(condition.last_transition_time, Some(at(since)));
+        }
+        record.certificate = Some("theirs".to_owned());
+        assert_eq!(told(&record, 0).unwrap().status, ConditionStatus::True, "fourteen days, as nobody knows its life");
     }
 }
