@@ -42,13 +42,15 @@ pub(super) async fn rotate(
     Extension(caller): Extension<Caller>,
 ) -> Answer<Response> {
     let grant = authorize(&state, caller, "update").await?;
-    done(&state, "rotate", &grant, authorities::rotate(&state).await)
+    let shared = Arc::clone(&state);
+    done(&state, "rotate", &grant, to_its_end(&state, async move { authorities::rotate(&shared).await }).await)
 }
 
 /// `POST …/abort`.
 pub(super) async fn abort(Shared(state): Shared<Arc<State>>, Extension(caller): Extension<Caller>) -> Answer<Response> {
     let grant = authorize(&state, caller, "update").await?;
-    done(&state, "abort", &grant, authorities::abort(&state).await)
+    let shared = Arc::clone(&state);
+    done(&state, "abort", &grant, to_its_end(&state, async move { authorities::abort(&shared).await }).await)
 }
 
 /// `POST …/finish`.
@@ -59,7 +61,18 @@ pub(super) async fn finish(
 ) -> Answer<Response> {
     let grant = authorize(&state, caller, "update").await?;
     let FinishRotation { abandon } = receive(body, MAX_BODY, "list of clusters to abandon").await?;
-    done(&state, "finish", &grant, authorities::finish(&state, &abandon).await)
+    let shared = Arc::clone(&state);
+    let finishing = async move { authorities::finish(&shared, &abandon).await };
+    done(&state, "finish", &grant, to_its_end(&state, finishing).await)
+}
+
+/// Also when the caller hangs up: what is on the disk and what is in use would otherwise tell different stories.
+async fn to_its_end(
+    state: &State,
+    step: impl Future<Output = Result<(), RotationError>> + Send + 'static,
+) -> Result<(), RotationError> {
+    let ended = state.tasks.spawn("authority-change", step).await;
+    ended.unwrap_or_else(|panicked| Err(RotationError::Disk(panicked.to_string())))
 }
 
 fn done(state: &State, step: &str, grant: &Grant, outcome: Result<(), RotationError>) -> Answer<Response> {
