@@ -99,7 +99,14 @@ fn manifest(created: &moorline_api::CreatedCluster, address: &str) -> String {
         key: enrolment.managed_cluster_key.expose(),
     };
     let (cluster, address) = ("west".parse().unwrap(), Address::parse(address, 9449).unwrap());
-    Manifest { install: &install, cluster: &cluster, address: &address, certificates }.stream().unwrap()
+    Manifest {
+        install: &install,
+        cluster: &cluster,
+        address: &address,
+        credential: moorline_manifest::agent::Credential::Certificates(certificates),
+    }
+    .stream()
+    .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

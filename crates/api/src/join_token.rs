@@ -129,6 +129,8 @@ pub struct CreatedJoinToken {
     pub join_token: JoinToken,
     /// What the agent joins by: the text to be handed over.
     pub token: Secret,
+    /// What it dials, which is in that text, too: `host:port`.
+    pub management_cluster_addr: String,
 }
 
 #[cfg(test)]
@@ -156,8 +158,11 @@ mod tests {
     fn a_token_has_kubernetes_shape_and_nothing_secret() {
         let (east, token) = ("east".parse().unwrap(), token());
         let shown = JoinToken::new(&east, &token, token.created);
-        let created =
-            CreatedJoinToken { join_token: shown, token: Zeroizing::new("moorline-join.x".to_owned()).into() };
+        let created = CreatedJoinToken {
+            join_token: shown,
+            token: Zeroizing::new("moorline-join.x".to_owned()).into(),
+            management_cluster_addr: "hub:9449".to_owned(),
+        };
         let json = serde_json::to_value(&created).unwrap();
         let expected = serde_json::json!({
             "joinToken": {
@@ -167,7 +172,7 @@ mod tests {
                 "spec": {"cluster": "east", "createdBy": "ann", "expires": "2026-11-21T04:53:00Z"},
                 "status": {"phase": "Valid"},
             },
-            "token": "moorline-join.x",
+            "token": "moorline-join.x", "managementClusterAddr": "hub:9449",
         });
         assert_eq!(json, expected);
         assert_eq!(serde_json::from_value::<CreatedJoinToken>(json).unwrap(), created);

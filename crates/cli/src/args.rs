@@ -314,8 +314,9 @@ pub(crate) struct ClusterAddArgs {
     /// A label of the cluster; may be given several times
     #[arg(long = "label", short = 'l', value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,
-    /// Print a join token instead of a manifest: the agent makes its own key, and gets its certificate by it
-    #[arg(long, conflicts_with_all = ["output", "output_dir"])]
+    /// Let the agent make its own key, and get its certificate by a join token: prints the token or, with --output, a
+    /// manifest that holds it instead of a key
+    #[arg(long)]
     pub(crate) join: bool,
     #[command(flatten, next_help_heading = "Join token")]
     pub(crate) life: LifeArgs,

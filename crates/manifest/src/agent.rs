@@ -27,6 +27,8 @@ pub const NAMESPACE: &str = "moorline";
 pub const CERTIFICATES: &str = "moorline-agent-certs";
 /// The keys of that Secret, which are the files of a certificate directory: authorities, certificate, key.
 pub const FILES: [&str; 3] = ["management-cluster.crt", "managed-cluster.crt", "managed-cluster.key"];
+/// The key of that Secret with the token by which the agent joins, where it does.
+pub const JOIN_TOKEN: &str = "join-token";
 /// Where the agent's probes and metrics are.
 pub const ADMIN_PORT: u16 = 9092;
 
@@ -112,7 +114,16 @@ pub struct Certificates<'a> {
     pub key: &'a str,
 }
 
-/// The installation of one cluster. No `Debug`: it holds a key.
+/// By what the agent is let in: handed out with the manifest, or asked for by the agent with a token that works once.
+#[derive(Clone, Copy)]
+pub enum Credential<'a> {
+    /// A certificate and its key.
+    Certificates(Certificates<'a>),
+    /// The text of a join token.
+    JoinToken(&'a str),
+}
+
+/// The installation of one cluster. No `Debug`: it holds a secret.
 #[derive(Clone, Copy)]
 pub struct Manifest<'a> {
     /// What is wanted of it.
@@ -121,8 +132,8 @@ pub struct Manifest<'a> {
     pub cluster: &'a ClusterName,
     /// What its agent dials.
     pub address: &'a Address,
-    /// By what it is known.
-    pub certificates: Certificates<'a>,
+    /// By what its agent is let in.
+    pub credential: Credential<'a>,
 }
 
 /// An object of a manifest.
@@ -261,7 +272,7 @@ impl Install {
 
 impl Install {
     /// Every object but the Secret, each after those that it needs.
-    pub(crate) fn objects(&self, address: &Address) -> Vec<Document> {
+    pub(crate) fn objects(&self, address: &Address, joins: bool) -> Vec<Document> {
         let of = |file: &'static str| move |object: Node| Document { file, object };
         let mut all = vec![of("namespace.yaml")(objects::namespace(self))];
         all.push(of("crd.yaml")(connection::definition()));
@@ -269,7 +280,7 @@ impl Install {
         all.extend(rights.chain(objects::rights(self)).map(of("rbac.yaml")));
         all.push(of("network-policy.yaml")(network::policy(self, address)));
         all.extend(workload::budget(self).map(of("deployment.yaml")));
-        all.push(of("deployment.yaml")(workload::deployment(self, address)));
+        all.push(of("deployment.yaml")(workload::deployment(self, address, joins)));
         all
     }
 }
@@ -278,10 +289,14 @@ impl Manifest<'_> {
     /// Every object, each after those that it needs.
     #[must_use]
     pub fn documents(&self) -> Vec<Document> {
-        let mut all = self.install.objects(self.address);
+        let mut all = self.install.objects(self.address, self.joins());
         let before = all.iter().position(|document| document.file == "network-policy.yaml").unwrap_or(all.len());
         all.insert(before, Document { file: "secret.yaml", object: self.secret() });
         all
+    }
+
+    pub(crate) fn joins(&self) -> bool {
+        matches!(self.credential, Credential::JoinToken(_))
     }
 
     /// The Secret alone.

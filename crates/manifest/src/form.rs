@@ -20,7 +20,7 @@ impl Manifest<'_> {
     /// # Errors
     /// A value cannot be written as YAML.
     pub fn values(&self) -> Result<String, InvalidYaml> {
-        let mut values = values(&self.install.objects(self.address));
+        let mut values = values(&self.install.objects(self.address, self.joins()));
         let secret = self.secret();
         let annotations = secret.at("metadata").and_then(|metadata| metadata.at("annotations"));
         let part = |node: Option<&Node>| node.cloned().unwrap_or_default();
@@ -43,7 +43,7 @@ impl Install {
     /// # Errors
     /// A value cannot be written as YAML.
     pub fn base(&self, address: &Address) -> Result<Vec<(String, String)>, InvalidYaml> {
-        files(&self.objects(address))
+        files(&self.objects(address, false))
     }
 }
 
@@ -53,7 +53,7 @@ impl Install {
     /// # Errors
     /// A value cannot be written as YAML.
     pub fn default_values(&self, address: &Address) -> Result<String, InvalidYaml> {
-        values(&self.objects(address)).to_yaml()
+        values(&self.objects(address, false)).to_yaml()
     }
 }
 

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use moorline_impersonation::{Narrowing, Passed};
 use moorline_manifest::{
     Node,
-    agent::{Acting, Address, Certificates, Install, Manifest, Written},
+    agent::{Acting, Address, Certificates, Credential, Install, Manifest, Written},
 };
 
 /// The version in the names of images.
@@ -54,7 +54,8 @@ fn everything() -> Written {
 fn with<T>(install: &Install, address: &str, then: impl FnOnce(&Manifest<'_>) -> T) -> T {
     let certificates = Certificates { authorities: "AUTHORITIES\n", certificate: "CERTIFICATE\n", key: "KEY\n" };
     let (cluster, address) = ("west".parse().unwrap(), Address::parse(address, 9449).unwrap());
-    then(&Manifest { install, cluster: &cluster, address: &address, certificates })
+    let credential = Credential::Certificates(certificates);
+    then(&Manifest { install, cluster: &cluster, address: &address, credential })
 }
 
 #[expect(clippy::disallowed_methods, reason = "whoever runs the test says so when the files are to be written")]
@@ -78,6 +79,21 @@ fn an_agent_with_everything() {
     let install = everything().resolve(VERSION, some()).unwrap();
     let stream = with(&install, "[2001:db8::1]:443", |manifest| manifest.stream().unwrap());
     held("agent-with-everything.yaml", &stream);
+}
+
+/// The Secret alone is another, and one argument more.
+#[test]
+fn an_agent_that_joins() {
+    let install = Written::default().resolve(VERSION, everybody()).unwrap();
+    let (cluster, address) = ("west".parse().unwrap(), Address::parse("hub.example.com:9449", 9449).unwrap());
+    let credential = Credential::JoinToken("moorline-join.x");
+    let joining = Manifest { install: &install, cluster: &cluster, address: &address, credential }.stream().unwrap();
+    let installed = with(&install, "hub.example.com:9449", |manifest| manifest.stream().unwrap());
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    let (joining, installed) = (lines(&joining), lines(&installed));
+    let only: Vec<_> = joining.difference(&installed).map(|line| line.trim()).collect();
+    assert_eq!(only, ["- --join-token-file=/certs/join-token", "join-token: bW9vcmxpbmUtam9pbi54"]);
+    assert_eq!(installed.difference(&joining).count(), 3, "authorities, certificate and key");
 }
 
 #[test]

@@ -156,7 +156,12 @@ fn with<T>(written: &Written, address: &str, then: impl FnOnce(&Manifest<'_>) ->
     let install = written.resolve("0.1.0", Acting { arguments, narrowing }).unwrap();
     let certificates = Certificates { authorities: "CA\n", certificate: "CERTIFICATE\n", key: "KEY\n" };
     let (cluster, address) = ("west".parse().unwrap(), Address::parse(address, 9449).unwrap());
-    then(&Manifest { install: &install, cluster: &cluster, address: &address, certificates })
+    then(&Manifest {
+        install: &install,
+        cluster: &cluster,
+        address: &address,
+        credential: moorline_manifest::agent::Credential::Certificates(certificates),
+    })
 }
 
 fn root() -> PathBuf {

@@ -53,6 +53,7 @@ Examples:
   moorline cluster add west --replicas 2 --user-prefix hub: --allow-group hub:dev | kubectl --context west apply -f -
   moorline cluster add west -o kustomize --output-dir ./west && kubectl --context west apply -k ./west
   moorline cluster add west -o helm > values.yaml && helm install -n moorline --create-namespace -f values.yaml ...
+  moorline cluster add west --join -o yaml | kubectl --context west apply -f -
   moorline cluster add west --output-dir ./west
   moorline-agent --cert-dir ./west --management-cluster-addr \"$(cat ./west/management-cluster-addr)\"
 

@@ -43,7 +43,7 @@ pub(super) fn parse_name(name: &str) -> Result<ClusterName, Failure> {
 async fn add(args: ClusterAddArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
     let plan = resolve(&args);
     if args.join || args.attest.attest_issuer.is_some() {
-        return add_joinable(plan, &args, printer).await;
+        return add_joinable(plan, args, printer).await;
     }
     // The key is handed out once: what can go wrong with writing it must go wrong before it is made.
     let target = Target::resolve(args.manifest);
@@ -59,14 +59,23 @@ async fn add(args: ClusterAddArgs, printer: &mut Printer<'_>) -> Result<(), Fail
 /// Registers a cluster and prints the token by which its agent joins.
 async fn add_joinable(
     plan: Result<CreateCluster, Failure>,
-    args: &ClusterAddArgs,
+    args: ClusterAddArgs,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
     let plan = Failure::together(plan, token::attestation(&args.attest));
-    let ((plan, attestation), connection) = Failure::together(plan, Connection::resolve(&args.connect))?;
+    let manifest = args.manifest.output.is_some() || args.manifest.output_dir.is_some();
+    if manifest && !args.join {
+        let what = "--output: who joins by what Kubernetes attests gets no manifest; leave it out";
+        return Err(Failure::bad_input([what.to_owned()]));
+    }
+    let target = manifest.then(|| Target::for_a_token(args.manifest)).transpose();
+    let ((plan, target), connection) =
+        Failure::together(Failure::together(plan, target), Connection::resolve(&args.connect))?;
+    let (plan, attestation) = plan;
     let join = args.join.then(|| token::wanted(args.life));
     let plan = CreateCluster { join, attestation, ..plan };
     let client = Client::new(connection)?;
+    target.as_ref().map_or(Ok(()), Target::prepare)?;
     if plan.join.is_none() {
         let made: JoinableCluster = client.post(paths::CLUSTERS, &plan).await?;
         printer.note(&format!("managedcluster {:?} created", plan.name.as_str()));
@@ -74,7 +83,10 @@ async fn add_joinable(
     }
     let created: CreatedJoinToken = client.post(paths::CLUSTERS, &plan).await?;
     printer.note(&format!("managedcluster {:?} created", plan.name.as_str()));
-    token::show(&created, None, printer)
+    match target {
+        Some(target) => target.write_token(&plan.name, &created, printer),
+        None => token::show(&created, None, printer),
+    }
 }
 
 async fn manifest(args: ClusterManifestArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {

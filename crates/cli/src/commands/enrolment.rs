@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use moorline_api::Enrolment;
-use moorline_manifest::agent::{Acting, Address, Certificates, FILES, Install, Manifest, Written};
+use moorline_api::{CreatedJoinToken, Enrolment};
+use moorline_manifest::agent::{Acting, Address, Certificates, Credential, FILES, Install, Manifest, Written};
 use moorline_model::ClusterName;
 use moorline_process::private_file::{create_private, private_dir};
 
@@ -61,6 +61,16 @@ impl Target {
         })
     }
 
+    /// The same for a manifest that holds a join token: there is no certificate to be written into files.
+    pub(super) fn for_a_token(args: ManifestArgs) -> Result<Self, Failure> {
+        let target = Self::resolve(args)?;
+        if matches!(target, Self::Files(_)) {
+            let what = "--output: with --join there is no certificate yet; choose yaml, kustomize, helm or secret";
+            return Err(Failure::bad_input([what.to_owned()]));
+        }
+        Ok(target)
+    }
+
     /// Files in a directory that holds no enrolment yet; it is made if need be.
     pub(super) fn directory(dir: &Path) -> Result<Self, Failure> {
         let target = Self::Files(dir.to_owned());
@@ -94,15 +104,40 @@ impl Target {
         enrolment: &Enrolment,
         printer: &mut Printer<'_>,
     ) -> Result<(), Failure> {
-        let dialled = &enrolment.management_cluster_addr;
+        if let Self::Files(dir) = self {
+            return write_files(dir, name, enrolment, printer);
+        }
+        let credential = Credential::Certificates(certificates(enrolment));
+        self.render(name, (&enrolment.management_cluster_addr, credential), printer)
+    }
+
+    /// The same with a join token in the place of certificate and key.
+    pub(super) fn write_token(
+        &self,
+        name: &ClusterName,
+        created: &CreatedJoinToken,
+        printer: &mut Printer<'_>,
+    ) -> Result<(), Failure> {
+        let credential = Credential::JoinToken(created.token.expose());
+        self.render(name, (&created.management_cluster_addr, credential), printer)?;
+        printer.note(&format!("its join token works once, until {}", created.join_token.spec.expires));
+        Ok(())
+    }
+
+    fn render(
+        &self,
+        name: &ClusterName,
+        (dialled, credential): (&str, Credential<'_>),
+        printer: &mut Printer<'_>,
+    ) -> Result<(), Failure> {
         let address = Address::parse(dialled, TUNNEL_PORT).map_err(|error| {
             Failure::because(&format!("the server says that agents are to dial {dialled:?}"), &error)
         })?;
-        let manifest =
-            |install| Manifest { install, cluster: name, address: &address, certificates: certificates(enrolment) };
+        let manifest = |install| Manifest { install, cluster: name, address: &address, credential };
         let unwritable = |error| Failure::because("cannot write the manifest", &error);
         match self {
-            Self::Files(dir) => write_files(dir, name, enrolment, printer),
+            // Files are of certificates, and written before.
+            Self::Files(_) => Ok(()),
             Self::Kustomization(install, dir) => {
                 let files = manifest(install).kustomization().map_err(unwritable)?;
                 for (file, content) in &files {

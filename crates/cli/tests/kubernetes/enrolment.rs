@@ -69,6 +69,14 @@ async fn an_object_in_the_management_cluster_is_enough_to_tie_a_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_with_a_token_ties_a_cluster() {
+    let Some(fleet) = Fleet::embedded().await else { return };
+    let east = fleet.plane("east").await;
+    let manifest = fleet.moorline(&["cluster", "add", "east", "--join", "-o", "yaml"]).await.ok();
+    tied(&fleet, &east, "east", &manifest).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_ties_a_cluster() {
     let Some(fleet) = Fleet::embedded().await else { return };
     let east = fleet.plane("east").await;

@@ -2,7 +2,7 @@
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
-use super::{CERTIFICATES, FILES, Install, Manifest, connection};
+use super::{CERTIFICATES, Certificates, Credential, FILES, Install, JOIN_TOKEN, Manifest, connection};
 use crate::{
     object::{AGENT, list, map, object},
     rbac,
@@ -69,7 +69,6 @@ pub(super) fn rights(install: &Install) -> [Node; 4] {
 
 /// What the server gave once.
 pub(super) fn secret(manifest: &Manifest<'_>) -> Node {
-    let certificates = manifest.certificates;
     let mut secret = object("v1", "Secret", CERTIFICATES, Some(&manifest.install.namespace));
     let annotations = map! {
         "moorline.io/cluster" => manifest.cluster.as_str(),
@@ -79,8 +78,13 @@ pub(super) fn secret(manifest: &Manifest<'_>) -> Node {
         metadata.set("annotations", annotations);
     }
     secret.set("type", "Opaque".into());
-    let contents = [certificates.authorities, certificates.certificate, certificates.key];
-    let data = FILES.into_iter().zip(contents).map(|(file, pem)| (file.to_owned(), BASE64_STANDARD.encode(pem).into()));
+    let contents = match manifest.credential {
+        Credential::Certificates(Certificates { authorities, certificate, key }) => {
+            FILES.into_iter().zip([authorities, certificate, key]).collect()
+        }
+        Credential::JoinToken(token) => vec![(JOIN_TOKEN, token)],
+    };
+    let data = contents.into_iter().map(|(file, text)| (file.to_owned(), BASE64_STANDARD.encode(text).into()));
     secret.set("data", Node::Map(data.collect()));
     secret
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ADMIN_PORT, Address, CERTIFICATES, Install, connection};
+use super::{ADMIN_PORT, Address, CERTIFICATES, Install, JOIN_TOKEN, connection};
 use crate::{
     object::{AGENT, labels, list, map, object},
     yaml::Node,
@@ -10,6 +10,9 @@ use crate::{
 
 /// Nobody's number: files of the image are root's, and read only.
 const USER: i32 = 65532;
+
+/// Where the Secret is mounted.
+const CERTS: &str = "/certs";
 
 /// From SIGTERM to SIGKILL: the agent's drain of 30 s, and what it takes to end.
 const GRACE: i32 = 45;
@@ -24,7 +27,7 @@ pub(super) fn budget(install: &Install) -> Option<Node> {
 }
 
 /// The Deployment: a new pod is connected before an old one goes.
-pub(super) fn deployment(install: &Install, address: &Address) -> Node {
+pub(super) fn deployment(install: &Install, address: &Address, joins: bool) -> Node {
     let mut deployment = object("apps/v1", "Deployment", AGENT, Some(&install.namespace));
     deployment.set(
         "spec",
@@ -36,7 +39,7 @@ pub(super) fn deployment(install: &Install, address: &Address) -> Node {
                 "rollingUpdate" => map! { "maxUnavailable" => 0, "maxSurge" => 1 },
             },
             "selector" => selector(),
-            "template" => map! { "metadata" => map! { "labels" => labels() }, "spec" => pod(install, address) },
+            "template" => map! { "metadata" => map! { "labels" => labels() }, "spec" => pod(install, address, joins) },
         },
     );
     deployment
@@ -46,7 +49,7 @@ fn selector() -> Node {
     map! { "matchLabels" => map! { "app.kubernetes.io/name" => AGENT } }
 }
 
-fn pod(install: &Install, address: &Address) -> Node {
+fn pod(install: &Install, address: &Address, joins: bool) -> Node {
     let mut pod = map! {
         "serviceAccountName" => AGENT,
         "automountServiceAccountToken" => true,
@@ -59,7 +62,7 @@ fn pod(install: &Install, address: &Address) -> Node {
             "fsGroup" => USER,
             "seccompProfile" => map! { "type" => "RuntimeDefault" },
         },
-        "containers" => list![container(install, address)],
+        "containers" => list![container(install, address, joins)],
         "volumes" => list![map! {
             "name" => "certs",
             // 0440
@@ -101,7 +104,7 @@ fn apart(pod: &mut Node) {
     );
 }
 
-fn container(install: &Install, address: &Address) -> Node {
+fn container(install: &Install, address: &Address, joins: bool) -> Node {
     let probe = |path: &str, period: i32, failures: i32| {
         map! {
             "httpGet" => map! { "path" => path, "port" => "admin" },
@@ -114,7 +117,7 @@ fn container(install: &Install, address: &Address) -> Node {
         "name" => "agent",
         "image" => install.image.as_str(),
         "imagePullPolicy" => "IfNotPresent",
-        "args" => arguments(install, address),
+        "args" => arguments(install, address, joins),
     };
     if let Some(proxy) = &install.proxy {
         let variable = match &proxy.secret {
@@ -141,7 +144,7 @@ fn container(install: &Install, address: &Address) -> Node {
             "capabilities" => map! { "drop" => list!["ALL"] },
         },
     );
-    let mount = map! { "name" => "certs", "mountPath" => "/certs", "readOnly" => true };
+    let mount = map! { "name" => "certs", "mountPath" => CERTS, "readOnly" => true };
     container.set("volumeMounts", list![mount]);
     container
 }
@@ -165,7 +168,7 @@ fn resources(install: &Install) -> Node {
 }
 
 /// What the agent is started with. Nothing secret: arguments are seen by everybody who may look at pods.
-fn arguments(install: &Install, address: &Address) -> Node {
+fn arguments(install: &Install, address: &Address, joins: bool) -> Node {
     let mut arguments = vec![
         format!("--management-cluster-connection={}", connection::NAME),
         format!("--identity-secret={}/{CERTIFICATES}", install.namespace),
@@ -173,6 +176,10 @@ fn arguments(install: &Install, address: &Address) -> Node {
         format!("--management-cluster-addr={address}"),
         "--log-format=json".to_owned(),
     ];
+    if joins {
+        // Looked at for as long as the Secret has no certificate.
+        arguments.push(format!("--join-token-file={CERTS}/{JOIN_TOKEN}"));
+    }
     if install.sessions > 1 {
         arguments.push(format!("--sessions={}", install.sessions));
     }

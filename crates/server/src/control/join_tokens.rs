@@ -137,7 +137,14 @@ pub(super) fn mint(
     let way = (state.issuer.address(), pins(&state.issuer.roots().0));
     let (token, invitation) = tokens::mint(name, way, grant.identity().user(), now, life);
     let join_token = JoinToken::new(name, &token, now);
-    Ok((token, CreatedJoinToken { join_token, token: invitation.to_text().into() }))
+    Ok((
+        token,
+        CreatedJoinToken {
+            join_token,
+            token: invitation.to_text().into(),
+            management_cluster_addr: invitation.address.clone(),
+        },
+    ))
 }
 
 /// Says in the log who made a token.
