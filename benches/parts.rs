@@ -6,7 +6,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -163,6 +163,11 @@ impl ServerProcess {
         let [gateway, tunnel, admin, directory] = words[..] else { anyhow::bail!("it said {line}") };
         let (gateway, tunnel, admin) = (gateway.parse()?, tunnel.parse()?, admin.parse()?);
         Ok(Self { process, gateway, tunnel, admin, directory: PathBuf::from(directory) })
+    }
+
+    /// Where it keeps its state.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Its administrator.
