@@ -120,8 +120,11 @@ async fn an_expired_certificate_is_refused_and_both_sides_say_why() {
 async fn a_certificate_that_expires_ends_the_session_and_both_sides_say_why() {
     let house = House::with(|raw| raw.agent_certificate_life = Some("3s".to_owned())).await;
     let files = serde_json::from_value(house.files.clone()).unwrap();
-    let _agent = Agent::start(&files, house.server.tunnel, &house.upstream.url(), |_| {}).unwrap();
+    let agent = Agent::start(&files, house.server.tunnel, &house.upstream.url(), |_| {}).unwrap();
     house.server.connected("east").await.unwrap();
+    // Where it cannot keep a certificate it asks for none, and goes on with the one that it has.
+    std::fs::remove_dir_all(agent.files()).unwrap();
+    std::fs::write(agent.files(), "in the way").unwrap();
     house.logs_say(&["moorline_server", "session ended", "certificate has expired"]).await;
     house.logs_say(&["moorline_agent", "the server sends this session away", "expired"]).await;
     house.refused("expired", "seconds ago", "our certificate has expired").await;
@@ -133,9 +136,9 @@ async fn a_certificate_that_nobody_registered_is_refused_and_both_sides_say_why(
     let _agent = house.agent(&agent_certificate(&house.authority(), "east", now(), HOUR)).unwrap();
     house
         .refused(
-            "unknown-certificate",
-            "no cluster has the certificate",
-            "the cluster was deleted, or its certificate replaced",
+            "cluster-deleted",
+            "was issued for is not registered here",
+            "it was deleted, or this server was restored",
         )
         .await;
 }
@@ -154,9 +157,9 @@ async fn the_agent_of_a_deleted_cluster_is_refused_and_a_namesake_does_not_help_
     let _agent = Agent::start(&files, house.server.tunnel, &house.upstream.url(), |_| {}).unwrap();
     house
         .refused(
-            "unknown-certificate",
-            "no cluster has the certificate",
-            "the cluster was deleted, or its certificate replaced",
+            "cluster-deleted",
+            "was issued for is not registered here",
+            "it was deleted, or this server was restored",
         )
         .await;
 }

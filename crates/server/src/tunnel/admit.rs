@@ -397,8 +397,8 @@ fn word(reason: &CloseReason) -> &'static str {
         CloseReason::ProtocolError => "protocol-error",
         CloseReason::Overloaded => "overloaded",
         CloseReason::Draining => "draining",
-        CloseReason::Revoked
-        | CloseReason::HeartbeatMissed
+        CloseReason::Revoked => "revoked",
+        CloseReason::HeartbeatMissed
         | CloseReason::Superseded
         | CloseReason::Shutdown
         | CloseReason::Unknown(_)
