@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Lets somebody ask for a certificate, once.
 pub(crate) async fn serve(state: &Arc<State>, pace: &Pace, arriving: Arriving<TcpStream>, remote: SocketAddr) {
-    let _place = match pace.enter(remote.ip()) {
+    let place = match pace.enter(remote.ip()) {
         Ok(place) => place,
         Err(why) => {
             state.metrics.join(why.as_str());
@@ -43,6 +43,17 @@ pub(crate) async fn serve(state: &Arc<State>, pace: &Pace, arriving: Arriving<Tc
             return;
         }
     };
+    tokio::select! {
+        () = exchange(state, pace, arriving, remote) => {}
+        () = place.must_leave() => {
+            state.metrics.join("crowded-out");
+            tracing::debug!(%remote, reason = "crowded-out", "somebody who wants to join took long, and others wait");
+        }
+    }
+}
+
+/// The handshake, one request and its answer.
+async fn exchange(state: &Arc<State>, pace: &Pace, arriving: Arriving<TcpStream>, remote: SocketAddr) {
     let tls = match arriving.finish().await {
         Ok(Arrived::Stranger(tls)) => tls,
         // The door gives whoever wants to join no other standing.

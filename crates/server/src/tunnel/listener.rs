@@ -217,7 +217,7 @@ impl Rate {
     }
 
     /// What was taken last was not for this.
-    fn give_back(&mut self) {
+    pub(crate) fn give_back(&mut self) {
         self.level += 1.0;
     }
 }

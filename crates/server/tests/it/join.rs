@@ -125,6 +125,9 @@ async fn a_token_makes_an_agent_once() {
     assert_eq!(user.cluster("east").await.status.fingerprints.len(), 1);
     assert_eq!(user.cluster("east").await.status.sessions.len(), 1, "nobody's session ended of that");
 
+    let (code, _) = post(&house, &invitation, "/elsewhere", "{}".to_owned()).await.unwrap();
+    assert_eq!(code, StatusCode::BAD_REQUEST);
+
     let metrics = house.metrics().await;
     assert!(metrics.contains("moorline_joins_total{outcome=\"joined\"} 2"), "{metrics}");
     assert!(metrics.contains("moorline_joins_total{outcome=\"TokenUsed\"} 1"), "{metrics}");
@@ -132,6 +135,7 @@ async fn a_token_makes_an_agent_once() {
     logs_tell(&logs, &["wants to join was refused", "TokenUsed"]).await;
     drop((agent, house.ended().await));
     let written = std::fs::read_to_string(&file).unwrap();
+    assert!(!written.contains("/elsewhere"), "a stranger writes into the audit log");
     let joins: Vec<serde_json::Value> = written
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())

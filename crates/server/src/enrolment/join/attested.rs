@@ -5,12 +5,14 @@
 //! the newest certificate counts beside those in use, and the ones before it go when it has connected. It brings no
 //! revoked cluster back: that takes somebody in the management cluster.
 
+use std::sync::Arc;
+
 use moorline_model::{ActiveFingerprint, Attestation, ClusterName, ClusterRecord};
 use moorline_oidc::Expected;
 use moorline_pki::CertificateRequest;
 use moorline_wire::{JoinAnswer, JoinRefusal};
 
-use super::decide::{answer, broken, in_use, not_changed};
+use super::decide::{answer, broken, not_changed};
 use crate::{
     enrolment::tokens::{Refused, enrol},
     events::Happening,
@@ -35,14 +37,14 @@ pub(super) async fn join(
     let signed = state.issuer.issue_for(&record.name, &record.uid, request);
     let (made, _roots) = signed.map_err(|error| broken("sign the certificate", &error))?;
     let new = ActiveFingerprint { fingerprint: made.fingerprint, not_after: made.not_after };
-    let (uid, in_use) = (record.uid, in_use(&cluster));
+    let (uid, shared) = (record.uid, Arc::clone(&cluster));
     let shown = name.clone();
     let changed = state.clusters.update(&name, move |record| {
         if record.uid != uid || record.attestation.as_ref() != Some(&attestation) {
             return Err(not_attested(&shown, "the record has changed meanwhile"));
         }
         refuse_revoked(record)?;
-        enrol(record, &in_use, new)
+        enrol(record, &shared.in_use(), new)
     });
     changed.await.map_err(not_changed)?;
     let how = "the token of its service account".to_owned();

@@ -3,7 +3,9 @@
 //! Called by `request`. The token is consumed and the certificate stands for the cluster in one change of its record, or
 //! neither happens.
 
-use moorline_model::{ActiveFingerprint, ClusterName, Fingerprint};
+use std::sync::Arc;
+
+use moorline_model::{ActiveFingerprint, ClusterName};
 use moorline_pki::CertificateRequest;
 use moorline_wire::{JoinAnswer, JoinProof, JoinRefusal, JoinRequest};
 
@@ -13,7 +15,6 @@ use crate::{
     clusters::ChangeError,
     enrolment::tokens::{Claim, Presented, Refused, enrol, hash},
     events::Happening,
-    registry::Cluster,
     state::State,
 };
 
@@ -65,7 +66,7 @@ async fn by_token(
             let signed = state.issuer.issue_for(&record.name, &record.uid, &request);
             let (made, _roots) = signed.map_err(|error| broken("sign the certificate", &error))?;
             let new = ActiveFingerprint { fingerprint: made.fingerprint, not_after: made.not_after };
-            let (uid, in_use) = (record.uid, in_use(&cluster));
+            let (uid, shared) = (record.uid, Arc::clone(&cluster));
             let how = format!("join token {}", presented.id);
             let changed = state.clusters.update(&name, move |record| {
                 if record.uid != uid {
@@ -75,7 +76,8 @@ async fn by_token(
                 match presented.claim(record, &request, now)? {
                     Claim::Again(certificate) => Ok(certificate),
                     Claim::Fresh => {
-                        enrol(record, &in_use, new)?;
+                        // As it is in this turn: an agent may have connected with a renewed certificate while we waited for it.
+                        enrol(record, &shared.in_use(), new)?;
                         presented.consume(record, request.key_fingerprint(), made.certificate_pem.clone(), now);
                         Ok(made.certificate_pem.clone())
                     }
@@ -93,11 +95,6 @@ async fn by_token(
 pub(super) fn answer(state: &State, name: ClusterName, certificate: String) -> JoinAnswer {
     let (roots, _hashes) = state.issuer.roots();
     JoinAnswer { name, address: state.issuer.address().to_owned(), certificate, roots }
-}
-
-/// The certificates of a cluster's sessions.
-pub(super) fn in_use(cluster: &Cluster) -> Vec<Fingerprint> {
-    cluster.sessions().iter().map(|session| session.about().fingerprint).collect()
 }
 
 pub(super) fn not_changed(error: ChangeError<Refused>) -> Refused {

@@ -77,9 +77,15 @@ impl Pace {
     /// # Errors
     /// [`HungUp`].
     pub(super) fn enter(&self, address: IpAddr) -> Result<Guest, HungUp> {
-        let place = self.guests.enter(address).map_err(|_no_room| HungUp::Busy)?;
         let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
-        if rate.take(Instant::now()) { Ok(place) } else { Err(HungUp::Rate) }
+        // The rate comes first: a place may be somebody else's, who has to go then.
+        if !rate.take(Instant::now()) {
+            return Err(HungUp::Rate);
+        }
+        self.guests.enter(address).map_err(|_no_room| {
+            rate.give_back();
+            HungUp::Busy
+        })
     }
 
     /// Counts a request in.

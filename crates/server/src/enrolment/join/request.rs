@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use moorline_model::{ClusterName, Identity, Reason, RequestId};
@@ -36,16 +36,23 @@ pub(super) async fn answer(
     let id = HeaderValue::try_from(RequestId::from_bytes(rand::random()).to_string());
     let id = id.unwrap_or(HeaderValue::from_static("unknown"));
     let (parts, body) = request.into_parts();
-    let head = Head { id: &id, method: &parts.method, uri: &parts.uri, headers: &parts.headers, peer: remote.ip() };
-    let mut trail = state.audit.as_ref().map(|audit| Trail::open(audit, &head));
+    let uri = Uri::from_static(JOIN_PATH);
+    let head = Head { id: &id, method: &parts.method, uri: &uri, headers: &parts.headers, peer: remote.ip() };
+    // Whoever comes too often, or with something else, is counted and leaves no event: a stranger does not fill the log.
+    let gate = if (&parts.method, parts.uri.path()) == (&Method::POST, JOIN_PATH) {
+        pace.ask(remote.ip()).map_err(too_many)
+    } else {
+        Err(Refused { reason: JoinRefusal::BadRequest, message: format!("the one request here is POST {JOIN_PATH}") })
+    };
+    let audit = state.audit.as_ref().filter(|_| gate.is_ok());
+    let mut trail = audit.map(|audit| Trail::open(audit, &head));
     if let (Some(trail), Ok(nobody)) = (&mut trail, Identity::new(USER)) {
         trail.is_of(Arc::new(nobody));
     }
     let mut about = About::default();
-    let outcome = if (&parts.method, parts.uri.path()) == (&Method::POST, JOIN_PATH) {
-        join(state, pace, remote, body, (&mut trail, &mut about)).await
-    } else {
-        Err(Refused { reason: JoinRefusal::BadRequest, message: format!("the one request here is POST {JOIN_PATH}") })
+    let outcome = match gate {
+        Ok(()) => join(state, body, (&mut trail, &mut about)).await,
+        Err(refused) => Err(refused),
     };
     conclude(state, remote, (&id, &about), &outcome);
     let response = match &outcome {
@@ -81,12 +88,9 @@ struct About {
 
 async fn join(
     state: &Arc<State>,
-    pace: &Pace,
-    remote: SocketAddr,
     body: Incoming,
     (trail, about): (&mut Option<Trail>, &mut About),
 ) -> Result<JoinAnswer, Refused> {
-    pace.ask(remote.ip()).map_err(too_many)?;
     let unreadable = |why: &str| Refused { reason: JoinRefusal::BadRequest, message: format!("the request {why}") };
     let body = Limited::new(body, MAX_JOIN_REQUEST).collect().await;
     let body = body.map_err(|_cut| unreadable(&format!("has more than {MAX_JOIN_REQUEST} bytes, or was cut")))?;
