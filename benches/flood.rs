@@ -15,7 +15,7 @@ use http_body_util::BodyExt as _;
 use moorline_api::{CreatedUser, paths};
 use moorline_testkit::client::{Client, full};
 
-use parts::{Origin, ServerProcess, median, say};
+use parts::{Origin, ServerProcess, median, middle_and_late, say};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -102,7 +102,5 @@ async fn beside(user: &Client) -> Result<(f64, f64)> {
         took.push(begun.elapsed());
         tokio::time::sleep(PAUSE).await;
     }
-    took.sort();
-    let at = |part: usize| took.get(REQUESTS * part / 100).map_or(f64::NAN, |took: &Duration| took.as_secs_f64() * 1e6);
-    Ok((at(50), at(99)))
+    Ok(middle_and_late(took))
 }

@@ -26,7 +26,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use parts::{Origin, ServerProcess, median, say};
+use parts::{Origin, ServerProcess, median, middle_and_late, say};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -139,7 +139,5 @@ async fn beside(user: &Client) -> Result<(f64, f64)> {
         took.push(begun.elapsed());
         tokio::time::sleep(Duration::from_millis(4)).await;
     }
-    took.sort();
-    let at = |part: usize| took.get(REQUESTS * part / 100).map_or(f64::NAN, |took: &Duration| took.as_secs_f64() * 1e6);
-    Ok((at(50), at(99)))
+    Ok(middle_and_late(took))
 }

@@ -8,6 +8,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use http::{Method, StatusCode};
@@ -23,6 +24,13 @@ pub(crate) const MIB: u64 = 1024 * 1024;
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The median and the 99th percentile, in microseconds.
+pub(crate) fn middle_and_late(mut took: Vec<Duration>) -> (f64, f64) {
+    took.sort();
+    let at = |part: usize| took.get(took.len() * part / 100).map_or(f64::NAN, |took| took.as_secs_f64() * 1e6);
+    (at(50), at(99))
 }
 
 #[expect(clippy::print_stdout, reason = "a bench prints its figures")]
