@@ -227,6 +227,7 @@ mod tests {
             fingerprints: vec![ActiveFingerprint {
                 fingerprint: Fingerprint::from_bytes([0xab; 32]),
                 not_after: Timestamp::from_unix_seconds(1_826_769_180),
+                dialect: Dialect::Moorline,
             }],
             ..ClusterRecord::new("east".parse().unwrap(), ClusterUid::from_bytes([0x11; 16]), created)
         };

@@ -44,6 +44,10 @@ pub struct ActiveFingerprint {
     pub fingerprint: Fingerprint,
     /// When the certificate ends; the handshake checks the certificate itself, this is for people and for renewal.
     pub not_after: Timestamp,
+    /// What its holder speaks: while a cluster changes from one dialect to the other, certificates of both stand for it,
+    /// and neither opens the door of the other.
+    #[serde(default)]
+    pub dialect: Dialect,
 }
 
 /// How agents of a cluster may join by what its Kubernetes attests, without a secret that somebody carries there.
@@ -70,7 +74,8 @@ pub struct ClusterRecord {
     /// Labels in Kubernetes' grammar (see [`crate::check_labels`]).
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// What its agent speaks.
+    /// What its agent speaks, or is to speak: certificates of the other dialect may stand for it until one of this dialect
+    /// has connected.
     #[serde(default)]
     pub dialect: Dialect,
     /// The certificates that may stand for it: none before it was enrolled, one, or two while a renewal overlaps.
@@ -128,10 +133,16 @@ impl ClusterRecord {
         self.retired.drain(..self.retired.len().saturating_sub(MAX_RETIRED));
     }
 
-    /// Whether a certificate with this fingerprint may stand for the cluster.
+    /// Whether a certificate with this fingerprint may stand for the cluster, in whatever dialect.
     #[must_use]
     pub fn accepts(&self, fingerprint: &Fingerprint) -> bool {
-        self.fingerprints.iter().any(|active| active.fingerprint == *fingerprint)
+        self.dialect_of(fingerprint).is_some()
+    }
+
+    /// What the holder of this certificate speaks, if it may stand for the cluster.
+    #[must_use]
+    pub fn dialect_of(&self, fingerprint: &Fingerprint) -> Option<Dialect> {
+        self.fingerprints.iter().find(|active| active.fingerprint == *fingerprint).map(|active| active.dialect)
     }
 }
 
@@ -147,6 +158,7 @@ mod tests {
             fingerprints: vec![ActiveFingerprint {
                 fingerprint: Fingerprint::from_bytes([1; 32]),
                 not_after: Timestamp::from_unix_seconds(2_000_000_000),
+                dialect: Dialect::Guardian,
             }],
             ..ClusterRecord::new(
                 "east".parse().unwrap(),
@@ -157,7 +169,10 @@ mod tests {
         let mut json = serde_json::to_value(&record).unwrap();
         assert_eq!(json["dialect"], "guardian");
         json["colour"] = "blue".into();
-        assert_eq!(serde_json::from_value::<ClusterRecord>(json).unwrap(), record);
+        assert_eq!(serde_json::from_value::<ClusterRecord>(json.clone()).unwrap(), record);
+        json["fingerprints"][0].as_object_mut().unwrap().remove("dialect");
+        let earlier: ClusterRecord = serde_json::from_value(json).unwrap();
+        assert_eq!(earlier.dialect_of(&Fingerprint::from_bytes([1; 32])), Some(Dialect::Moorline));
         assert!(record.accepts(&Fingerprint::from_bytes([1; 32])));
         assert!(!record.accepts(&Fingerprint::from_bytes([2; 32])));
     }
@@ -167,6 +182,7 @@ mod tests {
         let active = |number| ActiveFingerprint {
             fingerprint: Fingerprint::from_bytes([number; 32]),
             not_after: Timestamp::from_unix_seconds(2_000_000_000),
+            dialect: Dialect::Moorline,
         };
         let mut record = ClusterRecord::new(
             "east".parse().unwrap(),

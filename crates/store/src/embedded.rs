@@ -231,7 +231,7 @@ fn unreadable(name: &str, reason: &str) -> StoreError {
 mod tests {
     use std::{collections::BTreeMap, convert::Infallible};
 
-    use moorline_model::{ActiveFingerprint, ClusterUid, Timestamp};
+    use moorline_model::{ActiveFingerprint, ClusterUid, Dialect, Timestamp};
     use proptest::prelude::*;
 
     use super::*;
@@ -247,7 +247,11 @@ mod tests {
     }
 
     fn active(number: u8) -> ActiveFingerprint {
-        ActiveFingerprint { fingerprint: print(number), not_after: Timestamp::from_unix_seconds(2_000_000_000) }
+        ActiveFingerprint {
+            fingerprint: print(number),
+            not_after: Timestamp::from_unix_seconds(2_000_000_000),
+            dialect: Dialect::Moorline,
+        }
     }
 
     fn record(name: &str, prints: &[u8]) -> ClusterRecord {

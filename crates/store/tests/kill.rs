@@ -12,7 +12,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use moorline_model::{ActiveFingerprint, ClusterRecord, ClusterUid, Fingerprint, Timestamp};
+use moorline_model::{ActiveFingerprint, ClusterRecord, ClusterUid, Dialect, Fingerprint, Timestamp};
 use moorline_store::Embedded;
 
 const VICTIM: &str = "MOORLINE_STORE_TEST_VICTIM";
@@ -27,6 +27,7 @@ fn record(round: u32, serial: u32) -> ClusterRecord {
         fingerprints: vec![ActiveFingerprint {
             fingerprint: Fingerprint::from_bytes(fingerprint),
             not_after: Timestamp::from_unix_seconds(2_000_000_000),
+            dialect: Dialect::Moorline,
         }],
         ..ClusterRecord::new(
             format!("r{round}-c{serial}").parse().unwrap(),

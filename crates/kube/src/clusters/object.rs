@@ -11,9 +11,7 @@ use moorline_model::{ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid, 
 
 use super::{
     observed::Observed,
-    resource::{
-        Attestation, Certificate, Dialect, JoinToken, ManagedCluster, ManagedClusterSpec, ManagedClusterStatus,
-    },
+    resource::{Attestation, Certificate, JoinToken, ManagedCluster, ManagedClusterSpec, ManagedClusterStatus},
 };
 
 /// An object as the server needs it.
@@ -85,10 +83,7 @@ pub(super) fn new(record: &ClusterRecord) -> ManagedCluster {
 /// What a record asks for.
 pub(super) fn spec(record: &ClusterRecord) -> ManagedClusterSpec {
     ManagedClusterSpec {
-        dialect: match record.dialect {
-            model::Dialect::Moorline => Dialect::Moorline,
-            model::Dialect::Guardian => Dialect::Guardian,
-        },
+        dialect: record.dialect.into(),
         operator_namespace: record.operator_namespace.clone(),
         certificate: record.certificate.clone(),
         attestation: record.attestation.as_ref().map(|attestation| Attestation {
@@ -106,6 +101,7 @@ pub(super) fn status(record: &ClusterRecord) -> ManagedClusterStatus {
     let certificate = |active: &ActiveFingerprint| Certificate {
         fingerprint: active.fingerprint.to_string(),
         not_after: text(&active.not_after),
+        dialect: active.dialect.into(),
     };
     let token = |token: &model::JoinToken| JoinToken {
         id: token.id.clone(),
@@ -130,10 +126,7 @@ pub(super) fn status(record: &ClusterRecord) -> ManagedClusterStatus {
 
 fn asked(record: &mut ClusterRecord, object: &ManagedCluster) {
     record.labels = object.metadata.labels.clone().unwrap_or_default();
-    record.dialect = match object.spec.dialect {
-        Dialect::Moorline => model::Dialect::Moorline,
-        Dialect::Guardian => model::Dialect::Guardian,
-    };
+    record.dialect = object.spec.dialect.into();
     record.operator_namespace.clone_from(&object.spec.operator_namespace);
     record.certificate.clone_from(&object.spec.certificate);
     record.attestation = object.spec.attestation.as_ref().map(|attestation| model::Attestation {
@@ -160,7 +153,8 @@ impl Reading {
             let fingerprint = self.parse("status.fingerprints", &certificate.fingerprint);
             let not_after = self.parse("status.fingerprints", &certificate.not_after);
             let Some((fingerprint, not_after)) = fingerprint.zip(not_after) else { continue };
-            record.fingerprints.push(ActiveFingerprint { fingerprint, not_after });
+            let dialect = certificate.dialect.into();
+            record.fingerprints.push(ActiveFingerprint { fingerprint, not_after, dialect });
         }
         for retired in &status.retired {
             record.retired.extend(self.parse::<model::Fingerprint>("status.retired", retired));

@@ -91,6 +91,24 @@ pub(crate) enum Dialect {
     Guardian,
 }
 
+impl From<moorline_model::Dialect> for Dialect {
+    fn from(dialect: moorline_model::Dialect) -> Self {
+        match dialect {
+            moorline_model::Dialect::Moorline => Self::Moorline,
+            moorline_model::Dialect::Guardian => Self::Guardian,
+        }
+    }
+}
+
+impl From<Dialect> for moorline_model::Dialect {
+    fn from(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Moorline => Self::Moorline,
+            Dialect::Guardian => Self::Guardian,
+        }
+    }
+}
+
 /// Which service account of the managed cluster may join, and by whose signature it is known.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -169,6 +187,9 @@ pub(crate) struct Certificate {
     pub(crate) fingerprint: String,
     /// When it ends.
     pub(crate) not_after: String,
+    /// What its holder speaks.
+    #[serde(default)]
+    pub(crate) dialect: Dialect,
 }
 
 /// A join token, without its secret.

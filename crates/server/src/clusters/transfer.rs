@@ -244,7 +244,7 @@ fn failed(name: &ClusterName, error: &StoreFailure) -> TransferError {
 
 #[cfg(test)]
 mod tests {
-    use moorline_model::{ActiveFingerprint, ClusterUid, Timestamp};
+    use moorline_model::{ActiveFingerprint, ClusterUid, Dialect, Timestamp};
 
     use super::*;
 
@@ -253,7 +253,11 @@ mod tests {
         let mut record =
             ClusterRecord::new(name.parse().unwrap(), ClusterUid::from_bytes([number; 16]), moment(1_700_000_000));
         let fingerprint = Fingerprint::from_bytes([number; 32]);
-        record.fingerprints.push(ActiveFingerprint { fingerprint, not_after: moment(2_000_000_000) });
+        record.fingerprints.push(ActiveFingerprint {
+            fingerprint,
+            not_after: moment(2_000_000_000),
+            dialect: Dialect::Moorline,
+        });
         record
     }
 

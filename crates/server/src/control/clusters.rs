@@ -14,7 +14,8 @@ use moorline_api::{
     CreateJoinToken, CreatedCluster, CreatedJoinToken, JoinableCluster, ManagedCluster, ManagedClusterList,
 };
 use moorline_model::{
-    ActiveFingerprint, Attestation, ClusterName, ClusterRecord, ClusterUid, JoinToken, Reason, Status, check_labels,
+    ActiveFingerprint, Attestation, ClusterName, ClusterRecord, ClusterUid, Dialect, JoinToken, Reason, Status,
+    check_labels,
 };
 use serde::Deserialize;
 
@@ -137,7 +138,11 @@ async fn make(
         state.issuer.issue(&name, &uid).map_err(|error| Failure::internal("sign the agent's certificate", &error))?;
     let record = ClusterRecord {
         labels,
-        fingerprints: vec![ActiveFingerprint { fingerprint: issued.fingerprint, not_after: issued.not_after }],
+        fingerprints: vec![ActiveFingerprint {
+            fingerprint: issued.fingerprint,
+            not_after: issued.not_after,
+            dialect: Dialect::Moorline,
+        }],
         ..ClusterRecord::new(name, uid, clock::now())
     };
     let created = state.clusters.create(record.clone()).await;

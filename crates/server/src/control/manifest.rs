@@ -14,7 +14,7 @@ use http::StatusCode;
 use moorline_access::Grant;
 use moorline_api::{CreatedCluster, Enrolment, ManagedCluster};
 use moorline_ca::Issued;
-use moorline_model::{ActiveFingerprint, ClusterName, ClusterRecord, Reason, Status};
+use moorline_model::{ActiveFingerprint, ClusterName, ClusterRecord, Dialect, Reason, Status};
 
 use super::{
     RESOURCE,
@@ -57,7 +57,7 @@ async fn enrol(state: &State, name: &ClusterName, grant: &Grant) -> Answer<Creat
             return Err(Held::Enrolled);
         }
         unenrolled(record)?;
-        record.fingerprints = vec![ActiveFingerprint { fingerprint, not_after }];
+        record.fingerprints = vec![ActiveFingerprint { fingerprint, not_after, dialect: Dialect::Moorline }];
         record.revoked = None;
         Ok(())
     });

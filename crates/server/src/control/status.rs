@@ -135,7 +135,7 @@ fn session_of(session: &tunnel::session::Session) -> Session {
 
 #[cfg(test)]
 mod tests {
-    use moorline_model::{ActiveFingerprint, ClusterUid, Fingerprint};
+    use moorline_model::{ActiveFingerprint, ClusterUid, Dialect, Fingerprint};
 
     use super::*;
 
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(told(&record, 0), None, "not enrolled");
         for end in [800, 1000] {
             let fingerprint = Fingerprint::from_bytes([1; 32]);
-            record.fingerprints.push(ActiveFingerprint { fingerprint, not_after: at(end) });
+            record.fingerprints.push(ActiveFingerprint { fingerprint, not_after: at(end), dialect: Dialect::Moorline });
         }
         for (now, status, reason, since) in [
             (899, ConditionStatus::False, "CertificateValid", 5),

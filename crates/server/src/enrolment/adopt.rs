@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use moorline_model::{ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid};
+use moorline_model::{ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid, Dialect};
 use moorline_mtls::VerifiedPeer;
 
 use super::authorities;
@@ -19,7 +19,8 @@ pub(crate) async fn adopt(state: &Arc<State>, peer: &VerifiedPeer) {
         return;
     }
     let Some((name, uid)) = named(peer) else { return };
-    let active = ActiveFingerprint { fingerprint: peer.fingerprint(), not_after: peer.not_after() };
+    let active =
+        ActiveFingerprint { fingerprint: peer.fingerprint(), not_after: peer.not_after(), dialect: Dialect::Moorline };
     let known = state.registry.by_name(&name);
     let outcome = match known {
         None if name.is_reserved() => return,

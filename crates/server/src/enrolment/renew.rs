@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use moorline_model::{ActiveFingerprint, ClusterRecord, Fingerprint, Reason, Status};
+use moorline_model::{ActiveFingerprint, ClusterRecord, Dialect, Fingerprint, Reason, Status};
 use moorline_pki::{CertificateRequest, InvalidRequest};
 use moorline_process::Phase;
 use moorline_wire::{RenewAnswer, RenewRequest};
@@ -72,7 +72,11 @@ pub(crate) async fn renew(
     cluster.take_turn(session.id(), (REST.min(sixth), AGAIN.min(sixth)), Instant::now()).map_err(Refused::TooSoon)?;
     let signed = state.issuer.issue_for(&record.name, &record.uid, &request);
     let (certified, roots) = signed.map_err(|error| Refused::Internal(error.to_string()))?;
-    let new = ActiveFingerprint { fingerprint: certified.fingerprint, not_after: certified.not_after };
+    let new = ActiveFingerprint {
+        fingerprint: certified.fingerprint,
+        not_after: certified.not_after,
+        dialect: Dialect::Moorline,
+    };
     let (asking, shared, uid) = (session.about().fingerprint, Arc::clone(cluster), record.uid);
     let changed = state.clusters.update(&record.name, move |record| {
         if record.uid != uid {
@@ -198,6 +202,7 @@ mod tests {
         ActiveFingerprint {
             fingerprint: Fingerprint::from_bytes([number; 32]),
             not_after: Timestamp::from_unix_seconds(2_000_000_000),
+            dialect: Dialect::Moorline,
         }
     }
 

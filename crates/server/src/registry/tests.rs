@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use moorline_model::{ActiveFingerprint, ClusterUid};
+use moorline_model::{ActiveFingerprint, ClusterUid, Dialect};
 use moorline_mux::{Config, Role};
 use moorline_process::Tasks;
 
@@ -17,7 +17,11 @@ fn certificate(number: u8) -> Fingerprint {
 
 fn record(name: &str, number: u8) -> ClusterRecord {
     ClusterRecord {
-        fingerprints: vec![ActiveFingerprint { fingerprint: certificate(number), not_after: clock::now() }],
+        fingerprints: vec![ActiveFingerprint {
+            fingerprint: certificate(number),
+            not_after: clock::now(),
+            dialect: Dialect::Moorline,
+        }],
         ..ClusterRecord::new(name.parse().unwrap(), ClusterUid::from_bytes([number; 16]), clock::now())
     }
 }

@@ -40,7 +40,11 @@ pub(in super::super) fn full() -> ClusterRecord {
         subject: "system:serviceaccount:moorline:moorline-agent".into(),
         jwks: None,
     });
-    record.fingerprints.push(ActiveFingerprint { fingerprint: print(1), not_after: moment(2_000_000_000) });
+    record.fingerprints.push(ActiveFingerprint {
+        fingerprint: print(1),
+        not_after: moment(2_000_000_000),
+        dialect: model::Dialect::Guardian,
+    });
     record.retired.push(print(2));
     record.revoked = Some(moment(1_800_000_000));
     record.join_tokens.push(model::JoinToken {

@@ -3,7 +3,9 @@
 //! The embedded store is held to it beside this file, objects on a real kube-apiserver by `tests/kubernetes`, which
 //! reads this very file. So it names nothing of this crate: both lend it their store as a [`Keeper`].
 
-use moorline_model::{ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid, Fingerprint, JoinToken, Timestamp};
+use moorline_model::{
+    ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid, Dialect, Fingerprint, JoinToken, Timestamp,
+};
 
 /// A store, as the suite needs it. A state is whatever `replace` needs to know of what was read.
 pub(crate) trait Keeper {
@@ -82,7 +84,11 @@ fn full(of: &ClusterRecord) -> ClusterRecord {
         jwks: Some("{}".into()),
     });
     for number in 1..3 {
-        full.fingerprints.push(ActiveFingerprint { fingerprint: print(number), not_after: moment(2_000_000_000) });
+        full.fingerprints.push(ActiveFingerprint {
+            fingerprint: print(number),
+            not_after: moment(2_000_000_000),
+            dialect: Dialect::Moorline,
+        });
         full.retired.push(print(number + 10));
     }
     full.revoked = Some(moment(1_800_000_000));

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use moorline_model::{ActiveFingerprint, Attestation, ClusterName, ClusterRecord};
+use moorline_model::{ActiveFingerprint, Attestation, ClusterName, ClusterRecord, Dialect};
 use moorline_oidc::Expected;
 use moorline_pki::CertificateRequest;
 use moorline_wire::{JoinAnswer, JoinRefusal};
@@ -36,7 +36,8 @@ pub(super) async fn join(
     refuse_revoked(&record)?;
     let signed = state.issuer.issue_for(&record.name, &record.uid, request);
     let (made, _roots) = signed.map_err(|error| broken("sign the certificate", &error))?;
-    let new = ActiveFingerprint { fingerprint: made.fingerprint, not_after: made.not_after };
+    let new =
+        ActiveFingerprint { fingerprint: made.fingerprint, not_after: made.not_after, dialect: Dialect::Moorline };
     let (uid, shared) = (record.uid, Arc::clone(&cluster));
     let shown = name.clone();
     let changed = state.clusters.update(&name, move |record| {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use moorline_model::{ActiveFingerprint, ClusterName};
+use moorline_model::{ActiveFingerprint, ClusterName, Dialect};
 use moorline_pki::CertificateRequest;
 use moorline_wire::{JoinAnswer, JoinProof, JoinRefusal, JoinRequest};
 
@@ -65,7 +65,11 @@ async fn by_token(
         Claim::Fresh => {
             let signed = state.issuer.issue_for(&record.name, &record.uid, &request);
             let (made, _roots) = signed.map_err(|error| broken("sign the certificate", &error))?;
-            let new = ActiveFingerprint { fingerprint: made.fingerprint, not_after: made.not_after };
+            let new = ActiveFingerprint {
+                fingerprint: made.fingerprint,
+                not_after: made.not_after,
+                dialect: Dialect::Moorline,
+            };
             let (uid, shared) = (record.uid, Arc::clone(&cluster));
             let how = format!("join token {}", presented.id);
             let changed = state.clusters.update(&name, move |record| {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use moorline_ca::Authority;
-use moorline_model::{ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid, Fingerprint, SessionId};
+use moorline_model::{ActiveFingerprint, ClusterName, ClusterRecord, ClusterUid, Dialect, Fingerprint, SessionId};
 use moorline_mux::{Handle, MemoryBudget};
 use moorline_process::{Registry as MetricRegistry, Shutdown};
 use moorline_store::Embedded;
@@ -112,7 +112,11 @@ fn name(text: &str) -> ClusterName {
 
 fn record(cluster: &str, number: u8) -> ClusterRecord {
     ClusterRecord {
-        fingerprints: vec![ActiveFingerprint { fingerprint: certificate(number), not_after: clock::now() }],
+        fingerprints: vec![ActiveFingerprint {
+            fingerprint: certificate(number),
+            not_after: clock::now(),
+            dialect: Dialect::Moorline,
+        }],
         ..ClusterRecord::new(name(cluster), ClusterUid::from_bytes([number; 16]), clock::now())
     }
 }
