@@ -40,7 +40,7 @@ use crate::{
     metrics::Metrics,
     notify::Notifier,
     registry::Registry,
-    reload,
+    reload, services,
     state::State,
     tunnel::{self, listener::Door},
 };
@@ -196,6 +196,7 @@ impl App {
             memory,
             pools,
             checks: Semaphore::new(tunnel::check::AT_ONCE),
+            services: services::Metrics::new(&registry),
             metrics,
             tasks,
             phases: shutdown.phases(),

@@ -19,6 +19,7 @@ mod metrics;
 mod notify;
 mod registry;
 mod reload;
+mod services;
 mod serving;
 mod state;
 mod tunnel;

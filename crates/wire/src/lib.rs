@@ -26,6 +26,7 @@ mod message;
 mod patience;
 pub mod probe;
 mod renewal;
+pub mod services;
 mod text;
 mod version;
 

@@ -97,6 +97,7 @@ pub(super) fn build(parts: Parts, handle: Handle, pool: &Arc<Pool>) -> (Arc<Stat
         gateway: parts.gateway,
         tunnel: tunnel(),
         checks: Semaphore::new(1),
+        services: crate::services::Metrics::new(&MetricRegistry::new("test", "0")),
         metrics,
         memory,
         pools: parts.pools,
