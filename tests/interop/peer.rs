@@ -1,14 +1,12 @@
 //! Builds the Go program, runs it, and talks to it.
 
-use std::collections::hash_map::DefaultHasher;
-use std::fs;
-use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use moorline_mux::{CloseReason, Config, Handle, Incoming, Role, Stream};
+use moorline_testkit::go_program;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
@@ -21,55 +19,11 @@ pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(DEADLINE, future).await.expect("no end within a minute")
 }
 
-#[expect(clippy::disallowed_methods, reason = "where tools are kept and what must run is the tester's choice")]
-fn setting(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
 /// The program, built if it is not there yet; `None` without Go.
 fn program() -> Option<&'static Path> {
     static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let program = PROGRAM.get_or_init(build).as_deref();
-    if program.is_none() {
-        let required = setting("MOORLINE_REQUIRE_INTEROP").is_some_and(|value| value == "1");
-        assert!(!required, "MOORLINE_REQUIRE_INTEROP=1 and no Go to build tests/interop/peer with");
-        eprintln!("SKIPPED: no Go on the path, so nothing is known about interoperation with it");
-    }
-    program
-}
-
-fn build() -> Option<PathBuf> {
-    let go = std::process::Command::new("go").arg("version").output().ok()?;
-    if !go.status.success() {
-        return None;
-    }
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/peer");
-    // The name says what it was built from, so that a change builds anew.
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&go.stdout);
-    for file in ["go.mod", "go.sum", "main.go"] {
-        hasher.write(&fs::read(source.join(file)).unwrap());
-    }
-    let tools = setting("MOORLINE_TEST_TOOLS").map(PathBuf::from).unwrap_or_else(|| {
-        let home = setting("HOME").expect("HOME or MOORLINE_TEST_TOOLS is set");
-        Path::new(&home).join(".cache/moorline/tools")
-    });
-    fs::create_dir_all(&tools).unwrap();
-    let program = tools.join(format!("interop-peer-{:016x}", hasher.finish()));
-    if !program.exists() {
-        let scratch = tools.join(format!("interop-peer-{}.new", std::process::id()));
-        let build = std::process::Command::new("go")
-            .args(["build", "-mod=readonly", "-o"])
-            .arg(&scratch)
-            .arg(".")
-            .current_dir(&source)
-            .output()
-            .unwrap();
-        assert!(build.status.success(), "go build: {}", String::from_utf8_lossy(&build.stderr));
-        // In one step, for another test process may be building the same.
-        fs::rename(&scratch, &program).unwrap();
-    }
-    Some(program)
+    PROGRAM.get_or_init(|| go_program::build_or_skip(&source).unwrap()).as_deref()
 }
 
 /// A session with the Go program.

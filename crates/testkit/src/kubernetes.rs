@@ -22,4 +22,5 @@ pub use dex::{Dex, DexOptions, Person};
 pub use kubeconfig::{Credential, write as write_kubeconfig};
 pub use node::{Node, PodSpec};
 pub use pod::{Image, Pod, free_port};
+pub(crate) use program::Program;
 pub use tools::{Kubectl, Missing, Tools, say_skipped};

@@ -38,7 +38,7 @@ const QUOTED: u64 = 4096;
 
 /// A running program. Dropping it kills the program and waits for its end.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(crate) struct Program {
     name: &'static str,
     log: PathBuf,
     supervisor: Child,
@@ -47,7 +47,7 @@ pub(super) struct Program {
 
 impl Program {
     /// Starts a program with its output in `log`, in a process group of its own.
-    pub(super) fn start(
+    pub(crate) fn start(
         name: &'static str,
         program: &Path,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
@@ -76,7 +76,7 @@ impl Program {
     }
 
     /// An error that quotes the end of the log, if the program has ended.
-    pub(super) fn check(&mut self) -> Result<()> {
+    pub(crate) fn check(&mut self) -> Result<()> {
         match self.supervisor.try_wait().context("ask after a program")? {
             None => Ok(()),
             Some(status) => {

@@ -21,6 +21,7 @@ pub struct Tools {
     pub(super) dex: PathBuf,
     helm: PathBuf,
     kube_score: PathBuf,
+    guardian: PathBuf,
     kubectl_old: PathBuf,
     kubectl_new: PathBuf,
     kubectl_machine: Option<PathBuf>,
@@ -93,6 +94,7 @@ impl Tools {
             dex: need("dex"),
             helm: need("helm"),
             kube_score: need("kube-score"),
+            guardian: need("guardian"),
             kubectl_old: need("kubectl-old"),
             kubectl_new: need("kubectl-new"),
             kubectl_machine: found.remove("kubectl-machine"),
@@ -144,6 +146,12 @@ impl Tools {
         let mut command = Command::new(&self.kube_score);
         command.env_clear();
         command
+    }
+
+    /// Calico's Guardian, v3.31.0, by its path.
+    #[must_use]
+    pub fn guardian(&self) -> &Path {
+        &self.guardian
     }
 
     /// A kubectl that uses this kubeconfig, and keeps its caches beside it.
