@@ -2,8 +2,11 @@
 //!
 //! Called by the agent and the command line with a connected byte stream.
 
+mod inner;
+
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+pub use inner::InnerConnector;
 use moorline_model::Fingerprint;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -220,14 +223,29 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let name = parse_name(server_name).map_err(|invalid| HandshakeError::Certificate(invalid.to_string()))?;
-    let connecting = TlsConnector::from(config).connect(name, Sniff::new(io)).into_fallible();
-    let stream = match tokio::time::timeout(limit, connecting).await {
-        Err(_elapsed) => return Err(HandshakeError::Timeout(limit)),
-        Ok(Err((error, io))) => return Err(classify(&error, io.not_tls(), io.first(), alpn)),
-        Ok(Ok(stream)) => stream,
-    };
+    let stream = dial(config, io, name, limit, alpn).await?;
     let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let leaf = leaf.ok_or_else(|| HandshakeError::Certificate("the server showed none".to_owned()))?;
     let peer = VerifiedPeer::of(leaf).map_err(|error| HandshakeError::Certificate(error.to_string()))?;
     Ok((ClientStream::new(stream), peer))
+}
+
+type Stream<IO> = tokio_rustls::client::TlsStream<Sniff<IO>>;
+
+async fn dial<IO>(
+    config: Arc<ClientConfig>,
+    io: IO,
+    name: ServerName<'static>,
+    limit: Duration,
+    alpn: &[&[u8]],
+) -> Result<Stream<IO>, HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let connecting = TlsConnector::from(config).connect(name, Sniff::new(io)).into_fallible();
+    match tokio::time::timeout(limit, connecting).await {
+        Err(_elapsed) => Err(HandshakeError::Timeout(limit)),
+        Ok(Err((error, io))) => Err(classify(&error, io.not_tls(), io.first(), alpn)),
+        Ok(Ok(stream)) => Ok(stream),
+    }
 }

@@ -21,14 +21,25 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use thiserror::Error;
 
-use crate::{key_pair::KeyPair, pinned::Pinned, roots::Roots};
+use crate::{
+    held_key::{AnyHolder, ThisLeaf},
+    key_pair::KeyPair,
+    pinned::Pinned,
+    roots::Roots,
+};
 
 /// What the gateway offers, best first.
 pub(crate) const HTTP_ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
+/// What ordinary requests to Guardian go by.
+pub(crate) const H2_ALPN: [&[u8]; 1] = [b"h2"];
+
 const TUNNEL_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
 /// kubectl and browsers of ten years' age still speak TLS 1.2.
 const HTTPS_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+
+/// What Guardian speaks.
+const GUARDIAN_VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 
 /// A TLS configuration that cannot be: roots without a usable authority, most often.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -75,6 +86,16 @@ pub(crate) fn join_server(keys: &KeyPair, roots: &Roots, alpn: &[u8]) -> Result<
     server(TUNNEL_VERSIONS, WebPkiClientVerifier::no_client_auth(), certified, vec![alpn.to_vec()])
 }
 
+/// The tunnel door for Calico's Guardian: TLS 1.2 and 1.3, no application protocol, and any client certificate whose key
+/// the peer holds.
+pub(crate) fn guardian_server(keys: &KeyPair) -> Result<Arc<ServerConfig>, ConfigError> {
+    let verifier = Arc::new(AnyHolder);
+    let mut config = server(GUARDIAN_VERSIONS, verifier, Arc::clone(&keys.certified), Vec::new())?;
+    // Without it a TLS 1.2 handshake is not bound to its certificates (RFC 7627). Go has it since 1.21.
+    Arc::make_mut(&mut config).require_ems = true;
+    Ok(config)
+}
+
 /// The gateway door: TLS 1.2 and 1.3, a client certificate only from those who have one, and then a valid one.
 pub(crate) fn gateway_server(keys: &KeyPair, users: Option<&Roots>) -> Result<Arc<ServerConfig>, ConfigError> {
     let verifier = match users {
@@ -112,6 +133,17 @@ pub(crate) fn tunnel_client(keys: &KeyPair, roots: &Roots, alpn: &[u8]) -> Resul
 /// key and for the right name.
 pub(crate) fn join_client(pins: &[Fingerprint], alpn: &[u8]) -> Result<Arc<ClientConfig>, ConfigError> {
     client(TUNNEL_VERSIONS, Arc::new(Pinned::new(pins)), None, vec![alpn.to_vec()])
+}
+
+/// The side that sends requests to Guardian within a stream: TLS 1.2 and 1.3, no certificate and no server name of our
+/// own, and the one certificate that the session came with.
+pub(crate) fn inner_client(leaf: Fingerprint, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, ConfigError> {
+    let verifier = Arc::new(ThisLeaf(leaf));
+    let mut config = client(GUARDIAN_VERSIONS, verifier, None, alpn.iter().map(|name| name.to_vec()).collect())?;
+    let ours = Arc::make_mut(&mut config);
+    ours.require_ems = true;
+    ours.enable_sni = false;
+    Ok(config)
 }
 
 /// A plain HTTPS client, with a certificate of its own where it has one.

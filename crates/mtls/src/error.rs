@@ -2,13 +2,13 @@
 
 use std::{io, time::Duration};
 
-use moorline_model::Timestamp;
+use moorline_model::{Fingerprint, Timestamp};
 use moorline_pki::InvalidTime;
 use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible};
 use rustls_pki_types::UnixTime;
 use thiserror::Error;
 
-use crate::pinned::NoneIsPinned;
+use crate::{held_key::Unfit, pinned::NoneIsPinned};
 
 /// Who has to do something about a failed handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,21 @@ pub enum HandshakeError {
         "the server shows no authority with the pinned key: somebody is in between, or this is another server, or its authority was replaced since the pin was given out"
     )]
     WrongPin,
+    /// The peer signs with another key than that of the certificate it shows: it is somebody else's.
+    #[error(
+        "the peer shows a certificate and does not hold its private key: it is somebody else's certificate, or the peer's certificate and key files do not belong together"
+    )]
+    WrongKey,
+    /// The peer shows another certificate than the one it is known by.
+    #[error(
+        "the peer shows another certificate (SHA-256 {presented}) than the one that is expected of it ({expected}): it must use one and the same certificate everywhere; restart it if its certificate was replaced"
+    )]
+    WrongCertificate {
+        /// The SHA-256 of what is expected.
+        expected: Fingerprint,
+        /// The SHA-256 of what is shown.
+        presented: Fingerprint,
+    },
     /// The peer's certificate is for other names than the one we dialled.
     #[error("the peer's certificate is not for the name {expected:?}; it is for: {presented}")]
     WrongName {
@@ -142,6 +157,8 @@ impl HandshakeError {
             | Self::Time(_)
             | Self::UnknownAuthority
             | Self::WrongPin
+            | Self::WrongKey
+            | Self::WrongCertificate { .. }
             | Self::WrongName { .. }
             | Self::WrongPurpose
             | Self::Certificate(_)
@@ -164,6 +181,8 @@ impl HandshakeError {
             Self::Time(InvalidTime::NotYetValid { .. }) => "not-yet-valid",
             Self::UnknownAuthority => "unknown-authority",
             Self::WrongPin => "wrong-pin",
+            Self::WrongKey => "wrong-key",
+            Self::WrongCertificate { .. } => "wrong-certificate",
             Self::WrongName { .. } => "wrong-name",
             Self::WrongPurpose => "wrong-purpose",
             Self::Certificate(_) => "bad-certificate",
@@ -176,6 +195,11 @@ impl HandshakeError {
             Self::Protocol(_) => "protocol",
             Self::Io { .. } => "io",
         }
+    }
+
+    /// The same where no chain is verified: there a bad signature is the handshake's own.
+    pub(crate) fn without_chain(self) -> Self {
+        if self == Self::UnknownAuthority { Self::WrongKey } else { self }
     }
 
     /// Whether trying again may help without anybody mending anything.
@@ -261,6 +285,21 @@ fn from_certificate(error: &CertificateError) -> HandshakeError {
             presented: if presented.is_empty() { "no name at all".to_owned() } else { presented.join(", ") },
         },
         CertificateError::Other(other) if other.0.is::<NoneIsPinned>() => HandshakeError::WrongPin,
+        CertificateError::Other(other)
+            if matches!(other.0.downcast_ref(), Some(webpki::Error::UnsupportedCertVersion)) =>
+        {
+            HandshakeError::Certificate(
+                "it is of X.509 version 1 or 2, and version 3 is needed here; use the one that this cluster was given"
+                    .to_owned(),
+            )
+        }
+        CertificateError::Other(other) => match other.0.downcast_ref() {
+            Some(Unfit::OtherLeaf { expected, presented }) => {
+                HandshakeError::WrongCertificate { expected: *expected, presented: *presented }
+            }
+            Some(unfit) => HandshakeError::Certificate(unfit.to_string()),
+            None => HandshakeError::Certificate(error.to_string()),
+        },
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             HandshakeError::WrongPurpose
         }

@@ -10,6 +10,7 @@
 pub mod client;
 mod config;
 mod error;
+mod held_key;
 mod key_pair;
 mod peer;
 mod pinned;
@@ -19,11 +20,11 @@ pub mod server;
 mod sniff;
 mod stream;
 
-pub use client::{Connector, HttpsConnector, HttpsTrust, InvalidServerName, JoinConnector};
+pub use client::{Connector, HttpsConnector, HttpsTrust, InnerConnector, InvalidServerName, JoinConnector};
 pub use config::ConfigError;
 pub use error::{Fault, HandshakeError, Refusal, explain_io};
 pub use key_pair::{KeyPair, KeyPairError};
-pub use peer::VerifiedPeer;
+pub use peer::{PresentedPeer, VerifiedPeer};
 pub use reload::{LoadError, Loaded, Reloading, Source};
 pub use roots::{Roots, RootsError};
 pub use server::{Arrived, Arriving, GatewayAcceptor, TunnelAcceptor};

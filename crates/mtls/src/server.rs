@@ -10,6 +10,7 @@ use std::{io, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 pub use arriving::{Arrived, Arriving};
 use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 
@@ -36,7 +37,8 @@ const LINGER_BYTES: u64 = 64 * 1024;
 pub struct TunnelAcceptor {
     inner: Arc<Following>,
     alpn: &'static [u8],
-    joining: Option<(Arc<Following>, &'static [u8])>,
+    joining: Option<JoinDoor>,
+    guardian: Option<GuardianDoor>,
     keys: Source<KeyPair>,
     roots: Source<Roots>,
 }
@@ -58,7 +60,7 @@ impl TunnelAcceptor {
         };
         let (keys, roots) = (keys.into(), roots.into());
         let inner = Arc::new(Following::new(keys.clone(), Some(roots.clone()), Box::new(build))?);
-        Ok(Self { inner, alpn, joining: None, keys, roots })
+        Ok(Self { inner, alpn, joining: None, guardian: None, keys, roots })
     }
 
     /// Also lets in who offers the protocol `alpn` and no other, without a certificate: whoever wants to join. They are
@@ -72,7 +74,20 @@ impl TunnelAcceptor {
             None => Err(ConfigError::missing_roots()),
         };
         let following = Following::new(self.keys.clone(), Some(self.roots.clone()), Box::new(build))?;
-        self.joining = Some((Arc::new(following), alpn));
+        self.joining = Some(JoinDoor { rules: Arc::new(following), alpn });
+        Ok(self)
+    }
+
+    /// Also lets in, while `wanted`, who offers no protocol at all, as Calico's Guardian does: in TLS 1.2, too, and with any
+    /// certificate whose key it holds. Nothing else is known of it then, see [`crate::PresentedPeer`]. It is asked once
+    /// for each connection; where it says no, such a peer is held to the rules for agents, and refused.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the keys are of no use to the TLS library.
+    pub fn with_guardian(mut self, wanted: impl Fn() -> bool + Send + Sync + 'static) -> Result<Self, ConfigError> {
+        let build = |keys: &KeyPair, _no_roots: Option<&Roots>| config::guardian_server(keys);
+        let rules = Arc::new(Following::new(self.keys.clone(), None, Box::new(build))?);
+        self.guardian = Some(GuardianDoor { rules, wanted: Arc::new(wanted) });
         Ok(self)
     }
 
@@ -84,7 +99,7 @@ impl TunnelAcceptor {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        arriving::hear(io, limit, (&self.inner, self.alpn), self.joining.as_ref()).await
+        arriving::hear(io, limit, (&self.inner, self.alpn), (self.joining.as_ref(), self.guardian.as_ref())).await
     }
 
     /// Does the handshake of an agent within `limit`.
@@ -95,10 +110,30 @@ impl TunnelAcceptor {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        match arriving::hear(io, limit, (&self.inner, self.alpn), None).await?.finish().await? {
+        match arriving::hear(io, limit, (&self.inner, self.alpn), (None, None)).await?.finish().await? {
             Arrived::Agent(stream, peer) => Ok((stream, peer)),
-            Arrived::Stranger(_) => Err(HandshakeError::NoClientCertificate),
+            Arrived::Stranger(_) | Arrived::Guardian(..) => Err(HandshakeError::NoClientCertificate),
         }
+    }
+}
+
+/// The rules for who offers this protocol and no other.
+#[derive(Clone, Debug)]
+struct JoinDoor {
+    rules: Arc<Following>,
+    alpn: &'static [u8],
+}
+
+/// The rules for who offers no protocol, and whether they count now.
+#[derive(Clone)]
+struct GuardianDoor {
+    rules: Arc<Following>,
+    wanted: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl std::fmt::Debug for GuardianDoor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GuardianDoor").field("rules", &self.rules).finish_non_exhaustive()
     }
 }
 
@@ -178,9 +213,12 @@ async fn linger<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO) -> io::Result<u
     tokio::io::copy(&mut io.take(LINGER_BYTES), &mut tokio::io::sink()).await
 }
 
-fn peer_of<IO>(stream: &tokio_rustls::server::TlsStream<IO>) -> Result<Option<VerifiedPeer>, HandshakeError> {
-    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    leaf.map(VerifiedPeer::of).transpose().map_err(|error| HandshakeError::Certificate(error.to_string()))
+fn leaf_of<IO>(stream: &Stream<IO>) -> Option<&CertificateDer<'static>> {
+    stream.get_ref().1.peer_certificates().and_then(<[_]>::first)
+}
+
+fn peer_of<IO>(stream: &Stream<IO>) -> Result<Option<VerifiedPeer>, HandshakeError> {
+    leaf_of(stream).map(VerifiedPeer::of).transpose().map_err(|error| HandshakeError::Certificate(error.to_string()))
 }
 
 type Build = Box<dyn Fn(&KeyPair, Option<&Roots>) -> Result<Arc<ServerConfig>, ConfigError> + Send + Sync>;

@@ -13,6 +13,8 @@ use x509_parser::{
     x509::{AttributeTypeAndValue, X509Name},
 };
 
+use crate::key_kind::KeyKind;
+
 /// The SHA-256 of a certificate in DER form.
 #[must_use]
 pub fn fingerprint(der: &[u8]) -> Fingerprint {
@@ -68,6 +70,8 @@ pub struct CertificateInfo {
     pub for_servers: bool,
     /// The public key as DER (`SubjectPublicKeyInfo`), to compare with another.
     pub public_key: Vec<u8>,
+    /// What kind of key that is.
+    pub key_kind: KeyKind,
     /// The SHA-256 of the whole.
     pub fingerprint: Fingerprint,
 }
@@ -106,6 +110,7 @@ impl CertificateInfo {
             for_clients: serves(|usage| usage.client_auth),
             for_servers: serves(|usage| usage.server_auth),
             public_key: certificate.public_key().raw.to_vec(),
+            key_kind: KeyKind::of(certificate.public_key()),
             fingerprint: fingerprint(der),
         })
     }

@@ -7,12 +7,14 @@
 
 mod certificate;
 mod identity;
+mod key_kind;
 mod pem;
 mod request;
 mod validity;
 
 pub use certificate::{CertificateInfo, InvalidCertificate, fingerprint};
 pub use identity::{AUTHENTICATED_GROUP, IdentityError, identity_of};
+pub use key_kind::{KeyKind, MAX_RSA_BITS, MIN_RSA_BITS, UnusableKey};
 pub use pem::{PemError, certificates_from_pem, private_key_from_pem};
 pub use request::{CertificateRequest, InvalidRequest, MAX_REQUEST};
 pub use rustls_pki_types::{CertificateDer, PrivateKeyDer};

@@ -43,6 +43,8 @@ async fn meet(door: &TunnelAcceptor, pins: &[Fingerprint]) -> (Result<(), Handsh
 async fn the_pin_of_the_authority_is_enough() {
     let world = World::new();
     assert_eq!(meet(&door(&world), &[pin(&world)]).await, (Ok(()), Ok(())));
+    let guardians_too = door(&world).with_guardian(|| true).unwrap();
+    assert_eq!(meet(&guardians_too, &[pin(&world)]).await, (Ok(()), Ok(())));
     let several = [Fingerprint::from_bytes([1; 32]), pin(&world)];
     assert_eq!(meet(&door(&world), &several).await, (Ok(()), Ok(())));
 }
@@ -88,6 +90,11 @@ async fn name_and_time_count_as_always() {
 #[tokio::test]
 async fn no_offer_gets_a_tunnel_without_a_certificate() {
     let world = World::new();
+    nobody_enters_without_a_certificate(&world, &door(&world)).await;
+    nobody_enters_without_a_certificate(&world, &door(&world).with_guardian(|| true).unwrap()).await;
+}
+
+async fn nobody_enters_without_a_certificate(world: &World, door: &TunnelAcceptor) {
     for offer in [&[ALPN][..], &[ALPN, JOIN], &[JOIN, ALPN], &[JOIN, b"h2"], &[]] {
         let (near, far) = link();
         let offer: &'static [&'static [u8]] = Box::leak(offer.to_vec().into_boxed_slice());
@@ -97,7 +104,7 @@ async fn no_offer_gets_a_tunnel_without_a_certificate() {
             first_read(&mut stream).await
         };
         let server = async {
-            let arriving = door(&world).hear(far, LIMIT).await?;
+            let arriving = door.hear(far, LIMIT).await?;
             assert!(!arriving.joins(), "{offer:?}");
             arriving.finish().await
         };

@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod brought;
 mod gateway;
+mod guardian;
+mod inner;
 mod join;
 mod minted;
 mod strangers;

@@ -57,7 +57,7 @@ async fn exchange(state: &Arc<State>, pace: &Pace, arriving: Arriving<TcpStream>
     let tls = match arriving.finish().await {
         Ok(Arrived::Stranger(tls)) => tls,
         // The door gives whoever wants to join no other standing.
-        Ok(Arrived::Agent(..)) => return,
+        Ok(Arrived::Agent(..) | Arrived::Guardian(..)) => return,
         Err(error) => {
             state.metrics.join(error.reason());
             tracing::debug!(%remote, reason = error.reason(), "somebody who wants to join was refused: {error}");

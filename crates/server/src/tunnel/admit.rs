@@ -94,6 +94,10 @@ impl Admission {
         let (tls, peer) = match arriving.finish().await {
             Ok(Arrived::Agent(tls, peer)) => (tls, peer),
             Ok(Arrived::Stranger(_)) => return self.no_handshake(remote, &HandshakeError::NoClientCertificate),
+            Ok(Arrived::Guardian(..)) => {
+                let wanted = String::from_utf8_lossy(moorline_wire::ALPN).into_owned();
+                return self.no_handshake(remote, &HandshakeError::AlpnMismatch { wanted });
+            }
             Err(error) => return self.no_handshake(remote, &error),
         };
         let (handle, incoming, driver) = moorline_mux::session(tls, self.mux_config());
