@@ -65,6 +65,7 @@ const ONLY_USED_BY: &[(&str, &[&str])] = &[
     ("yamux", &["mux"]),
     ("rcgen", &["ca", "csr"]),
     ("x509-parser", &["pki"]),
+    ("rustls-webpki", &["mtls"]),
     ("redb", &["store"]),
     ("kube", &["kube"]),
     ("k8s-openapi", &["kube"]),
