@@ -24,6 +24,7 @@ use crate::{
     kubernetes::Client,
     metrics::Metrics,
     serve::{Service, upstream::Upstream},
+    services::Services,
     standing::Reason,
     tunnel::{Standing, Tunnel},
 };
@@ -54,6 +55,7 @@ pub struct App {
     upstream: Arc<Upstream>,
     credentials: Arc<Credentials>,
     identity: Arc<Identity>,
+    services: Services,
     connection: Option<(connection::Reader, connection::Reporter)>,
     followed: Vec<Followed>,
     metrics: Arc<Metrics>,
@@ -65,6 +67,9 @@ pub enum BuildError {
     /// The admin address is taken or not ours.
     #[error("cannot listen on {0} for /livez, /readyz and /metrics (--admin-addr)")]
     Listen(SocketAddr, #[source] io::Error),
+    /// The address of a service is taken or not ours.
+    #[error("cannot listen on {0} for a service (--service, --http-service)")]
+    Service(SocketAddr, #[source] io::Error),
     /// The token went away since the configuration was read.
     #[error("the token for the kube-apiserver")]
     Token(#[from] TokenError),
@@ -76,6 +81,9 @@ pub enum RunError {
     /// The admin listener cannot be used.
     #[error("cannot serve /livez, /readyz and /metrics")]
     Admin(#[source] io::Error),
+    /// The listener of a service cannot be used.
+    #[error("cannot offer a service")]
+    Service(#[source] io::Error),
 }
 
 impl App {
@@ -84,11 +92,14 @@ impl App {
     /// # Errors
     /// [`BuildError`].
     pub fn build(mut config: Config) -> Result<Self, BuildError> {
-        fit(&mut config.serve.max_requests, moorline_process::open_files::raise_limit());
+        let open_files = moorline_process::open_files::raise_limit();
+        fit(&mut config.serve.max_requests, open_files.saturating_sub(config.services.max_connections));
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
         let listener = bind(config.admin_addr).map_err(|error| BuildError::Listen(config.admin_addr, error))?;
+        let services =
+            Services::bind(config.services).map_err(|(address, error)| BuildError::Service(address, error))?;
         let registry = Registry::new("moorline-agent", env!("CARGO_PKG_VERSION"));
         let (tasks, readiness, shutdown) = (Tasks::new(&registry), Readiness::new(), Shutdown::new());
         let metrics = Arc::new(Metrics::new(&registry));
@@ -128,6 +139,7 @@ impl App {
             upstream,
             credentials,
             identity,
+            services,
             connection,
             followed,
             metrics,
@@ -140,6 +152,12 @@ impl App {
     /// When the operating system does not say.
     pub fn admin_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// Where programs find each service of the management cluster that is offered here, by its name.
+    #[must_use]
+    pub fn service_addrs(&self) -> Vec<(String, SocketAddr)> {
+        self.services.addresses().into_iter().map(|(name, address)| (name.to_string(), address)).collect()
     }
 
     /// Serves until `shutdown` resolves, then lets running requests finish within the grace, and returns.
@@ -162,6 +180,8 @@ impl App {
             tracing::info!(admin = %address, server = self.tunnel.server().as_deref(), version = env!("CARGO_PKG_VERSION"), "serving");
         }
         tasks.spawn("admin", admin::serve(listener, self.admin));
+        let here = (self.tunnel.live(), self.tunnel.standing());
+        self.services.start(here, (&tasks, &phases), &self.metrics).map_err(RunError::Service)?;
         forever("expiry", Box::pin(watch_expiry(self.identity.keys(), self.metrics)));
         forever("identity-repair", Box::pin(look_for_repair(self.identity, self.tunnel.standing())));
         for files in self.followed {

@@ -10,6 +10,7 @@ mod kubeconfig;
 mod narrowing;
 mod raw;
 mod resolve;
+mod services;
 mod upstream;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -27,7 +28,7 @@ use crate::{
     connection,
     credentials::TokenSource,
     identity::{Files, Identity, Secret},
-    serve, tunnel,
+    serve, services as offered, tunnel,
 };
 
 /// The configuration as meant: complete and checked.
@@ -38,6 +39,7 @@ pub struct Config {
     /// Where the identity is kept, if not in a directory.
     pub(crate) secret: Option<Arc<Secret>>,
     pub(crate) serve: serve::Config,
+    pub(crate) services: offered::Config,
     pub(crate) upstream: serve::upstream::Config,
     pub(crate) token: TokenSource,
     /// Every certificate and authority that was named by its file: the tunnel's, the kube-apiserver's, the proxy's.

@@ -1,6 +1,6 @@
 //! Every metric of the agent: name, labels, help. Counted where the decision is made, by the component that makes it.
 //!
-//! Labels come from small fixed sets only: no user, no path, no address.
+//! Labels come from small fixed sets only, and from the agent's own configuration: no user, no path, no address.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -15,6 +15,8 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge,
 use crate::{serve::upstream::ConnectError, standing::Reason};
 
 type Labels = [(&'static str, &'static str); 1];
+type ServiceLabels = [(&'static str, String); 1];
+type OutcomeLabels = [(&'static str, String); 2];
 
 /// From 1 ms, which a kube-apiserver next door takes, to its request timeout.
 const LATENCY: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0];
@@ -43,6 +45,9 @@ pub(crate) struct Metrics {
     standing: Family<Labels, Gauge>,
     stands: Mutex<Option<Reason>>,
     renewals: Family<Labels, Counter>,
+    service_running: Family<ServiceLabels, Gauge>,
+    service_connections: Family<OutcomeLabels, Counter>,
+    service_bytes: Family<OutcomeLabels, Counter>,
 }
 
 impl Metrics {
@@ -103,6 +108,21 @@ impl Metrics {
             renewals: registry.register(
                 "agent_certificate_renewals",
                 "Attempts to get a new certificate, by result",
+                Family::default(),
+            ),
+            service_running: registry.register(
+                "agent_service_running",
+                "Connections of programs of this cluster to services of the management cluster, by service",
+                Family::default(),
+            ),
+            service_connections: registry.register(
+                "agent_service_connections",
+                "Connections to services of the management cluster that have ended, by service and what came of them",
+                Family::default(),
+            ),
+            service_bytes: registry.register(
+                "agent_service_bytes",
+                "Bytes carried by connections to services that have ended: up to the service, and down from it",
                 Family::default(),
             ),
             token_reloads: registry.register(
@@ -215,8 +235,52 @@ impl Metrics {
         self.renewals.get_or_create(&[("result", result)]).inc();
     }
 
+    /// Those of one service.
+    pub(crate) fn of_service(&self, name: &str) -> ServiceMetrics {
+        ServiceMetrics {
+            name: name.to_owned(),
+            running: self.service_running.get_or_create_owned(&[("service", name.to_owned())]),
+            connections: self.service_connections.clone(),
+            bytes: ["up", "down"].map(|direction| {
+                let labels = [("service", name.to_owned()), ("direction", direction.to_owned())];
+                self.service_bytes.get_or_create_owned(&labels)
+            }),
+        }
+    }
+
     pub(crate) fn token_reloaded(&self, result: &'static str) {
         self.token_reloads.get_or_create(&[("result", result)]).inc();
+    }
+}
+
+/// The metrics of one service that is offered here.
+#[derive(Debug)]
+pub(crate) struct ServiceMetrics {
+    name: String,
+    running: Gauge,
+    connections: Family<OutcomeLabels, Counter>,
+    /// Up and down.
+    bytes: [Counter; 2],
+}
+
+impl ServiceMetrics {
+    pub(crate) fn running(&self) -> Running {
+        self.running.inc();
+        Running(self.running.clone())
+    }
+
+    /// A connection to the service has ended, after so many bytes up and down.
+    pub(crate) fn carried(&self, result: &'static str, bytes: [u64; 2]) {
+        for (counter, bytes) in self.bytes.iter().zip(bytes) {
+            counter.inc_by(bytes);
+        }
+        self.ended(result);
+    }
+
+    /// The connection of a caller has ended.
+    pub(crate) fn ended(&self, result: &'static str) {
+        let labels = [("service", self.name.clone()), ("result", result.to_owned())];
+        self.connections.get_or_create(&labels).inc();
     }
 }
 

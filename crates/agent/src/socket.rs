@@ -1,10 +1,15 @@
-//! TCP as the agent uses it: resolve anew, try every address, set the options that find a dead peer.
+//! TCP as the agent uses it: resolve anew, try every address, set the options that find a dead peer; and for those who
+//! connect to the agent, listen and set the same.
 //!
-//! Called by the dialler of the tunnel and by the connections to the kube-apiserver.
+//! Called by the dialler of the tunnel, by the connections to the kube-apiserver, and by the listeners of services.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tokio::{net::TcpStream, time::Instant};
 
@@ -19,6 +24,10 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration:
 
 /// How long written bytes may stay unacknowledged before the kernel gives the connection up.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Callers that the kernel holds until they are accepted, as many as it may by default (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+
 /// Bytes that the kernel may hold unsent. More would only wait there, where no small frame can overtake a bulk transfer.
 const UNSENT: u32 = 128 * 1024;
 
@@ -95,6 +104,34 @@ pub(crate) async fn dial(host: &str, port: u16, limit: Duration) -> Result<TcpSt
     Err(DialTcpError::Connect(attempts))
 }
 
+/// A listener whose connections are accepted without waiting.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // As the standard library does: an address is free as soon as nobody listens there.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// What is set on an accepted connection. No `TCP_USER_TIMEOUT`: the kernel takes a caller who does not read for one who
+/// does not acknowledge.
+pub(crate) fn configure_accepted(stream: &TcpStream) -> io::Result<()> {
+    let (idle, interval, retries) = KEEPALIVE;
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(retries))?;
+    socket.set_tcp_notsent_lowat(UNSENT)
+}
+
+/// The other side is to see a failure when this is closed, not an end.
+pub(crate) fn reset_on_close(stream: &TcpStream) {
+    if let Err(error) = SockRef::from(stream).set_linger(Some(Duration::ZERO)) {
+        tracing::debug!(%error, "a broken connection is closed in order");
+    }
+}
+
 async fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAddr>, DialTcpError> {
     let found = tokio::time::timeout(limit, tokio::net::lookup_host((host, port))).await;
     let addresses: Vec<_> = match found {
@@ -110,12 +147,8 @@ async fn resolve(host: &str, port: u16, limit: Duration) -> Result<Vec<SocketAdd
 }
 
 fn configure(stream: &TcpStream) -> io::Result<()> {
-    let (idle, interval, retries) = KEEPALIVE;
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(retries))?;
-    socket.set_tcp_notsent_lowat(UNSENT)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+    configure_accepted(stream)?;
+    SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
 fn describe(attempts: &[Attempt]) -> String {
@@ -129,7 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_address_is_named() {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let error = dial("127.0.0.1", free.port(), Duration::from_secs(5)).await.unwrap_err();
         assert!(error.to_string().contains(&free.to_string()), "{error}");
         assert!(!error.timed_out());

@@ -8,6 +8,7 @@ mod backoff;
 mod connected;
 mod control;
 mod dial;
+mod live;
 mod liveness;
 mod proxy;
 mod renewal;
@@ -31,6 +32,7 @@ use connected::Connected;
 pub(crate) use connected::{Outcome, Standing};
 pub(crate) use control::HelloError;
 pub(crate) use dial::{DialError, SERVER_NAME, TLS_TIMEOUT, reach, tls_remedy};
+pub(crate) use live::{Live, Opened, Usable};
 pub(crate) use proxy::{ConnectError as ProxyError, Proxy, ProxyVariables, authority};
 use renewal::Renewal;
 pub(crate) use route::{Address, Route, Router, Routes, Trust};
@@ -56,6 +58,8 @@ pub(crate) struct Config {
     pub(crate) identity: Arc<Identity>,
     /// How many sessions to keep, 1 to [`MAX_SESSIONS`].
     pub(crate) sessions: u8,
+    /// How many connections to services the agent may carry at once.
+    pub(crate) service_connections: usize,
 }
 
 /// What all sessions share.
@@ -64,6 +68,7 @@ pub(crate) struct Tunnel {
     service: Arc<Service>,
     health: watch::Receiver<Health>,
     connected: Connected,
+    live: Arc<Live>,
     renewal: Renewal,
     memory: MemoryBudget,
     tasks: Tasks,
@@ -121,8 +126,9 @@ impl Tunnel {
             connected.waits_for_an_address();
         }
         let memory = MemoryBudget::new(MEMORY);
-        let renewal = Renewal::new();
-        Self { config, service, health, connected, renewal, memory, tasks, phases, metrics }
+        let live = Arc::new(Live::default());
+        let renewal = Renewal::new(Arc::clone(&live));
+        Self { config, service, health, connected, live, renewal, memory, tasks, phases, metrics }
     }
 
     /// How many sessions to keep.
@@ -138,6 +144,11 @@ impl Tunnel {
     /// How the agent stands with the server that it is to reach, as it changes.
     pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
         self.connected.standing()
+    }
+
+    /// The sessions that serve, as they come and go.
+    pub(crate) fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live)
     }
 
     /// Renews the agent's certificate when it is time, for ever.

@@ -83,6 +83,26 @@ pub struct RawConfig {
     #[arg(long, value_name = "N", env = "MOORLINE_MAX_REQUESTS")]
     pub max_requests: Option<usize>,
 
+    /// A service of the management cluster that programs of this one reach at ADDRESS:PORT here, or at :PORT of every
+    /// address: whatever they send goes through the tunnel, if the server lets this cluster have it. Who is refused sees a
+    /// reset connection. May be repeated [default: none]
+    #[arg(long = "service", value_name = "NAME=ADDRESS:PORT", env = "MOORLINE_SERVICES", value_delimiter = '\n')]
+    pub services: Vec<String>,
+
+    /// The same for a service that speaks HTTP: who is refused gets an HTTP answer that says why. May be repeated
+    /// [default: none]
+    #[arg(
+        long = "http-service",
+        value_name = "NAME=ADDRESS:PORT",
+        env = "MOORLINE_HTTP_SERVICES",
+        value_delimiter = '\n'
+    )]
+    pub http_services: Vec<String>,
+
+    /// Connections to services at once, over all of them [default: 256]
+    #[arg(long, value_name = "N", env = "MOORLINE_MAX_SERVICE_CONNECTIONS")]
+    pub max_service_connections: Option<usize>,
+
     /// Authorities that an https:// proxy is verified by [default: those of the operating system]
     #[arg(long, value_name = "FILE", env = "MOORLINE_PROXY_CA_FILE")]
     pub proxy_ca_file: Option<PathBuf>,

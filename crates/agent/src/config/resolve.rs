@@ -11,7 +11,7 @@ use moorline_mtls::{Connector, HttpsConnector, HttpsTrust, Reloading, Roots};
 use moorline_wire::ALPN;
 use tokio::sync::watch;
 
-use super::{Config, ConfigError, Followed, Problems, RawConfig, Surroundings, narrowing, upstream};
+use super::{Config, ConfigError, Followed, Problems, RawConfig, Surroundings, narrowing, services, upstream};
 use crate::{
     connection,
     identity::{self, Directory, Files, Home, HomeError, Identity, Secret},
@@ -59,6 +59,7 @@ pub(super) fn resolve(
     let own = upstream.as_ref().and_then(|(_, token)| token.account());
     serve.narrowing.deny_users.extend(own);
     let admin_addr = admin(raw, &mut problems);
+    let services = services::resolve(raw, admin_addr, &mut problems);
     let drain_grace =
         duration("--drain-grace", raw.drain_grace.as_deref(), &mut problems).unwrap_or(DEFAULT_DRAIN_GRACE);
     if let (Some(identity), Some((upstream, token)), Some(admin_addr), true) =
@@ -69,13 +70,19 @@ pub(super) fn resolve(
         let router = Router::new(connector, public, proxies.0, proxies.1);
         let connection = way(router, server, resource, &mut problems)?;
         let routes = connection.routes.subscribe();
-        let tunnel = tunnel::Config { routes, identity: Arc::clone(&identity), sessions };
+        let tunnel = tunnel::Config {
+            routes,
+            identity: Arc::clone(&identity),
+            sessions,
+            service_connections: services.max_connections,
+        };
         followed.push(Followed::Identity(identity));
         return Ok(Config {
             tunnel,
             connection,
             secret,
             serve,
+            services,
             upstream,
             token,
             followed,
@@ -277,10 +284,7 @@ fn serving(raw: &RawConfig, warnings: &mut Vec<String>, problems: &mut Problems)
 
 fn admin(raw: &RawConfig, problems: &mut Problems) -> Option<SocketAddr> {
     let text = raw.admin_addr.as_deref().unwrap_or(DEFAULT_ADMIN).trim();
-    let parsed = match text.strip_prefix(':') {
-        Some(port) => port.parse().ok().map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)),
-        None => text.parse().ok(),
-    };
+    let parsed = listening(text);
     if parsed.is_none() {
         problems.add(
             "--admin-addr",
@@ -289,6 +293,14 @@ fn admin(raw: &RawConfig, problems: &mut Problems) -> Option<SocketAddr> {
         );
     }
     parsed
+}
+
+/// `ADDRESS:PORT`, or `:PORT` of every address.
+pub(super) fn listening(text: &str) -> Option<SocketAddr> {
+    match text.strip_prefix(':') {
+        Some(port) => port.parse().ok().map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)),
+        None => text.parse().ok(),
+    }
 }
 
 /// `90s`, `2m`, `500ms`, `1h`.

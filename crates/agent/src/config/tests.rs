@@ -227,6 +227,45 @@ fn certificates_that_cannot_work() {
 }
 
 #[test]
+fn services_are_offered_where_they_are_written_and_nowhere_else() {
+    let bench = Bench::new();
+    let config = bench.resolve(&bench.raw()).unwrap();
+    assert!(config.services.locals.is_empty() && config.tunnel.service_connections == 0);
+    let mut raw = bench.raw();
+    raw.services = vec!["store=127.0.0.1:9200".to_owned(), " kibana = [::1]:5601 ".to_owned(), String::new()];
+    raw.http_services = vec!["store=:8443".to_owned(), "a=127.0.0.1:0".to_owned(), "b=127.0.0.1:0".to_owned()];
+    let config = bench.resolve(&raw).unwrap();
+    let told: Vec<_> =
+        config.services.locals.iter().map(|local| format!("{} {} {}", local.name, local.kind, local.address)).collect();
+    let wanted = ["store tcp 127.0.0.1:9200", "kibana tcp [::1]:5601", "store http 0.0.0.0:8443", "a http 127.0.0.1:0"];
+    assert_eq!(told[..4], wanted);
+    assert_eq!((config.services.max_connections, config.tunnel.service_connections), (256, 256));
+    for bad in ["store", "store=", "=127.0.0.1:1", "Store=:1", "a.b=:1", "store=hub.example.com:1", "store=:99999"] {
+        bench.expect(|raw| raw.services = vec![bad.to_owned()], "--service", "; ");
+    }
+    for (one, other) in [(":9200", "127.0.0.1:9200"), ("127.0.0.1:9200", "127.0.0.1:9200"), ("[::]:1", "10.0.0.1:1")] {
+        bench.expect(
+            |raw| {
+                raw.services = vec![format!("a={one}")];
+                raw.http_services = vec![format!("b={other}")];
+            },
+            "--http-service",
+            "something else of the agent listens there",
+        );
+    }
+    bench.expect(
+        |raw| {
+            raw.admin_addr = Some(":9092".to_owned());
+            raw.services = vec!["a=127.0.0.1:9092".to_owned()];
+        },
+        "--service",
+        "something else of the agent listens there",
+    );
+    bench.expect(|raw| raw.services = (1..66).map(|port| format!("a=:{port}")).collect(), "--service", "64 at most");
+    bench.expect(|raw| raw.max_service_connections = Some(0), "--max-service-connections", "out of range");
+}
+
+#[test]
 fn the_proxy_comes_from_the_environment() {
     let mut bench = Bench::new();
     bench.variables.insert("https_proxy", "http://user:s3cret@proxy:3128".to_owned());

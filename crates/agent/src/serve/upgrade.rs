@@ -8,9 +8,9 @@ use std::time::Duration;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use moorline_mux::{Paced, Spliced, Splicing};
-use socket2::SockRef;
 
 use super::{Running, upstream::Io};
+use crate::socket;
 
 /// The buffer of each direction. On the tunnel's stream data and reset stay in order, so there is nothing to wait for.
 const SPLICING: Splicing = Splicing { buffer: 64 * 1024, linger: Duration::ZERO };
@@ -57,7 +57,5 @@ fn abort(upgraded: Upgraded) {
         Io::Left(tcp) => tcp,
         Io::Right(tls) => tls.io(),
     };
-    if let Err(error) = SockRef::from(tcp).set_linger(Some(Duration::ZERO)) {
-        tracing::debug!(%error, "a broken connection is closed in order");
-    }
+    socket::reset_on_close(tcp);
 }

@@ -4,25 +4,25 @@
 //! life are over, or until the server says that it is time; the key is made here and never leaves. Nothing is lost by a
 //! process that dies in between: until the new files are kept the old ones work, and from then on the new ones do.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
-use moorline_model::{SessionId, Timestamp};
+use moorline_model::Timestamp;
 use moorline_mtls::KeyPair;
-use moorline_mux::{Handle, OpenError};
+use moorline_mux::OpenError;
 use moorline_pki::CertificateInfo;
 use moorline_wire::{RENEW_PATH, RenewAnswer, RenewRequest, limits};
 use rand::RngExt as _;
 use thiserror::Error;
 use tokio::{sync::watch, time::Instant};
 
-use super::backoff::{Backoff, Bounds};
+use super::{
+    backoff::{Backoff, Bounds},
+    live::{Live, Opened, Usable},
+};
 use crate::{
     config::now,
     identity::{Files, HomeError, Identity, InvalidFiles},
@@ -47,16 +47,9 @@ const SHORTEST: Duration = Duration::from_secs(2);
 
 /// When to get the next certificate, and over what.
 pub(super) struct Renewal {
-    /// Sessions that serve, oldest first.
-    live: Mutex<Vec<(SessionId, Handle)>>,
+    live: Arc<Live>,
     /// When the server, or a refusal, wants a renewal.
     asked: watch::Sender<Option<Instant>>,
-}
-
-/// A session serves, until this is dropped.
-pub(super) struct Live<'a> {
-    renewal: &'a Renewal,
-    id: SessionId,
 }
 
 /// Why there is no new certificate.
@@ -85,19 +78,13 @@ pub(super) enum RenewError {
 }
 
 impl Renewal {
-    pub(super) fn new() -> Self {
-        Self { live: Mutex::default(), asked: watch::Sender::new(None) }
-    }
-
-    /// A session serves, for as long as the guard lives.
-    pub(super) fn serving(&self, id: SessionId, handle: Handle) -> Live<'_> {
-        self.locked().push((id, handle));
-        Live { renewal: self, id }
+    pub(super) fn new(live: Arc<Live>) -> Self {
+        Self { live, asked: watch::Sender::new(None) }
     }
 
     /// Whether there is a session to ask over.
     pub(super) fn can_ask(&self) -> bool {
-        self.locked().iter().any(|(_, handle)| handle.is_open())
+        !self.live.usable().is_empty()
     }
 
     /// The server wants the certificate renewed within this time; the moment is chosen here.
@@ -163,8 +150,8 @@ impl Renewal {
         }
         identity.home().writable().await?;
         let request = moorline_csr::Request::generate()?;
-        let handle = self.newest().ok_or(RenewError::NoSession)?;
-        let asking = ask(&handle, &request.request_pem);
+        let session = self.live.usable().into_iter().next().ok_or(RenewError::NoSession)?;
+        let asking = ask(&session, &request.request_pem);
         let answer =
             tokio::time::timeout(PATIENCE, asking).await.map_err(|_elapsed| RenewError::Timeout(PATIENCE))??;
         let RenewAnswer { certificate, roots } = answer;
@@ -177,20 +164,6 @@ impl Renewal {
         identity.change(|before| Files { address: before.address, ..files }).await?;
         tracing::info!(fingerprint = %keys.fingerprint(), not_after = %keys.not_after(), "certificate renewed");
         Ok(())
-    }
-
-    fn newest(&self) -> Option<Handle> {
-        self.locked().iter().rev().map(|(_, handle)| handle).find(|handle| handle.is_open()).cloned()
-    }
-
-    fn locked(&self) -> MutexGuard<'_, Vec<(SessionId, Handle)>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Live<'_> {
-    fn drop(&mut self) {
-        self.renewal.locked().retain(|(id, _)| *id != self.id);
     }
 }
 
@@ -223,8 +196,8 @@ fn rest_after(error: &RenewError, certificate: &KeyPair, backoff: &mut Backoff) 
     }
 }
 
-async fn ask(handle: &Handle, request_pem: &str) -> Result<RenewAnswer, RenewError> {
-    let stream = handle.open().await.map_err(RenewError::Open)?;
+async fn ask(session: &Usable, request_pem: &str) -> Result<RenewAnswer, RenewError> {
+    let Opened { stream, counted: _counted } = session.open().await.map_err(RenewError::Open)?;
     let (mut sender, connection) =
         hyper::client::conn::http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(RenewError::Http)?;
     let body = RenewRequest { request: request_pem.to_owned() };
@@ -292,7 +265,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_order_is_followed_within_its_time() {
         for _ in 0..100 {
-            let renewal = Renewal::new();
+            let renewal = Renewal::new(Arc::default());
             let began = Instant::now();
             renewal.order(Duration::from_secs(60));
             renewal.order(Duration::from_secs(10));

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{serve, standing::Reason};
 
-/// Streams that the agent itself opens: the control stream, with room for later ones.
+/// Streams that the agent itself opens, besides those for services: the control stream, renewals, and room for later ones.
 const OWN_STREAMS: usize = 8;
 
 /// How long the requests of a retired session may go on. The server that sent it away has a shorter grace of its own;
@@ -116,7 +116,7 @@ impl Session {
         let refusal = Arc::new(OnceLock::new());
         let io = Explained { io, refusal: Arc::clone(&refusal) };
         let config = moorline_mux::Config::new(Role::Client)
-            .with_max_outbound_streams(OWN_STREAMS)
+            .with_max_outbound_streams(OWN_STREAMS + tunnel.config.service_connections)
             .with_memory(tunnel.memory.clone());
         let (handle, incoming, driver) = moorline_mux::session(io, config);
         tunnel.tasks.spawn("session-io", driver);
@@ -144,14 +144,17 @@ impl Session {
         let began = Instant::now();
         let (_counted, serving) = (tunnel.metrics.session(), tunnel.connected.session(route));
         let _over = retire.over.clone().drop_guard();
-        let _live = tunnel.renewal.serving(id, handle.clone());
         tunnel.metrics.dialled("ok");
         tracing::info!(session = %id, cluster = %welcome.cluster, server_version = %welcome.server_version.escape_debug(),
             heartbeat_ms = welcome.heartbeat_interval_ms, "session established");
         let streams = Streams::default();
+        let live = tunnel.live.serving(id, handle.clone(), streams.tracker.clone());
         let farewell = Farewell { leaving: Mutex::new(Some(leaving)), last_word: OnceLock::new(), began };
         let event = {
-            let told = |going: &GoAway| farewell.going_away(going);
+            let told = |going: &GoAway| {
+                live.leaves();
+                farewell.going_away(going);
+            };
             let ordered = |within| tunnel.renewal.order(within);
             let around = Surroundings {
                 identity: &tunnel.config.identity,

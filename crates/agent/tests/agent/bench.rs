@@ -17,6 +17,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// A running agent. Stopped in order by [`Agent::stop`], or cut when dropped.
 pub(crate) struct Agent {
     pub(crate) admin: SocketAddr,
+    services: Vec<(String, SocketAddr)>,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
 }
@@ -29,18 +30,23 @@ impl Agent {
     pub(crate) fn start_with(raw: &RawConfig, variable: &dyn Fn(&str) -> Option<String>) -> Self {
         let surroundings = Surroundings { variable, service_account: "/nowhere".into(), now: now() };
         let app = App::build(Config::resolve(raw, &surroundings).unwrap()).unwrap();
-        let admin = app.admin_addr().unwrap();
+        let (admin, services) = (app.admin_addr().unwrap(), app.service_addrs());
         let (stop, stopped) = oneshot::channel::<()>();
         let running = spawn(async move {
             app.run(async { drop(stopped.await) }).await.unwrap();
         });
-        Self { admin, stop: Some(stop), running }
+        Self { admin, services, stop: Some(stop), running }
     }
 
     /// Asks it to stop; the handle ends when it has.
     pub(crate) fn stop(mut self) -> JoinHandle<()> {
         drop(self.stop.take());
         std::mem::replace(&mut self.running, spawn(async {}))
+    }
+
+    /// Where a service of the management cluster is found.
+    pub(crate) fn service(&self, name: &str) -> SocketAddr {
+        self.services.iter().find(|(offered, _)| offered == name).unwrap().1
     }
 
     /// The text of a page of the admin door.
@@ -99,7 +105,8 @@ pub(crate) async fn within<T>(work: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(PATIENCE, work).await.ok()
 }
 
-async fn pause() {
+/// Between two looks.
+pub(crate) async fn pause() {
     tokio::time::sleep(Duration::from_millis(10)).await;
 }
 

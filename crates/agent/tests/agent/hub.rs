@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
+    sync::mpsc,
 };
 
 use crate::bench::{PATIENCE, now, spawn, within};
@@ -40,7 +41,11 @@ pub(crate) struct Session {
     pub(crate) hello: Hello,
     stream: Stream,
     decoder: Decoder,
+    opened: mpsc::Receiver<Stream>,
 }
+
+/// How many streams of an agent may wait for a test that looks at them.
+const OPENED: usize = 4096;
 
 pub(crate) type Body = BoxBody<Bytes, std::io::Error>;
 
@@ -126,9 +131,14 @@ impl Hub {
             let (handle, mut incoming, driver) = moorline_mux::session(tls, moorline_mux::Config::new(Role::Server));
             spawn(driver);
             let stream = incoming.accept().await.unwrap();
+            let (found, opened) = mpsc::channel(OPENED);
             // Kept, since dropping it would refuse further streams of the agent.
-            spawn(async move { while incoming.accept().await.is_some() {} });
-            let mut session = Session { handle, hello: placeholder(), stream, decoder: Decoder::new() };
+            spawn(async move {
+                while let Some(stream) = incoming.accept().await {
+                    drop(found.send(stream).await);
+                }
+            });
+            let mut session = Session { handle, hello: placeholder(), stream, decoder: Decoder::new(), opened };
             match session.next().await {
                 Some(Message::Hello(hello)) => session.hello = hello,
                 other => panic!("{other:?} instead of a hello"),
@@ -208,6 +218,16 @@ impl Session {
         let Self { handle, stream, .. } = self;
         drop(stream);
         within(handle.closed()).await.expect("the session does not end")
+    }
+
+    /// The next stream that the agent opened, in time.
+    pub(crate) async fn opened(&mut self) -> Stream {
+        within(self.opened.recv()).await.expect("the agent opened no stream in time").unwrap()
+    }
+
+    /// Whether the agent has opened a stream that nobody looked at.
+    pub(crate) fn has_opened(&self) -> bool {
+        !self.opened.is_empty()
     }
 
     /// A stream for raw bytes.

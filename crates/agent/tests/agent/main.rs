@@ -10,6 +10,7 @@ mod hub;
 mod joining;
 mod keeping;
 mod program;
+mod services;
 mod serving;
 mod sessions;
 mod upgrades;
