@@ -52,7 +52,11 @@ impl ManagedCluster {
                 labels: record.labels.clone(),
                 creation_timestamp: record.created,
             },
-            spec: ManagedClusterSpec { dialect: record.dialect },
+            spec: ManagedClusterSpec {
+                dialect: record.dialect,
+                operator_namespace: record.operator_namespace.clone(),
+                certificate: record.certificate.clone(),
+            },
             status: ManagedClusterStatus {
                 certificate_expiry: record.fingerprints.iter().map(|active| active.not_after).max(),
                 fingerprints: record.fingerprints.iter().map(|active| active.fingerprint).collect(),
@@ -114,8 +118,14 @@ pub struct ObjectMeta {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ManagedClusterSpec {
-    /// What its agent speaks.
+    /// What its agent speaks, or is to speak.
     pub dialect: Dialect,
+    /// The namespace of Calico's operator there, where it is not the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator_namespace: Option<String>,
+    /// The certificate that its owner brought, in PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
 }
 
 /// What is. The default is a cluster that nothing is known of.
@@ -152,11 +162,14 @@ pub struct Certificate {
     pub fingerprint: Fingerprint,
     /// When it ends.
     pub not_after: Timestamp,
+    /// What its holder speaks.
+    #[serde(default)]
+    pub dialect: Dialect,
 }
 
 impl From<&ActiveFingerprint> for Certificate {
     fn from(active: &ActiveFingerprint) -> Self {
-        Self { fingerprint: active.fingerprint, not_after: active.not_after }
+        Self { fingerprint: active.fingerprint, not_after: active.not_after, dialect: active.dialect }
     }
 }
 
@@ -293,7 +306,9 @@ mod tests {
                     "agentVersion": "0.1.0",
                     "certificateExpiry": "2027-11-21T03:53:00Z",
                     "fingerprints": ["ab".repeat(32)],
-                    "certificates": [{"fingerprint": "ab".repeat(32), "notAfter": "2027-11-21T03:53:00Z"}],
+                    "certificates": [{
+                        "fingerprint": "ab".repeat(32), "notAfter": "2027-11-21T03:53:00Z", "dialect": "moorline",
+                    }],
                 },
             }],
         });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moorline_model::{Attestation, ClusterName, Fingerprint};
+use moorline_model::{Attestation, ClusterName, Dialect, Fingerprint};
 use serde::{Deserialize, Serialize};
 
 use crate::{CreateJoinToken, ManagedCluster, Secret};
@@ -23,6 +23,59 @@ pub struct CreateCluster {
     /// [`JoinableCluster`], and no certificate is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attestation: Option<Attestation>,
+    /// What its agent speaks. Calico's Guardian neither joins nor attests.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dialect: Dialect,
+    /// The certificate that a Guardian's owner brings, in PEM, instead of one that is signed here: the answer is then a
+    /// [`BroughtCluster`]. Never a private key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// The namespace of Calico's operator there, where it is not the usual one.
+    #[serde(default, rename = "operatorNamespace", skip_serializing_if = "Option::is_none")]
+    pub operator_namespace: Option<String>,
+}
+
+impl CreateCluster {
+    /// Asks for a cluster of this name, with a certificate and nothing else.
+    #[must_use]
+    pub const fn new(name: ClusterName) -> Self {
+        Self {
+            name,
+            labels: BTreeMap::new(),
+            join: None,
+            attestation: None,
+            dialect: Dialect::Moorline,
+            certificate: None,
+            operator_namespace: None,
+        }
+    }
+}
+
+fn is_default(dialect: &Dialect) -> bool {
+    *dialect == Dialect::default()
+}
+
+/// The cluster whose agent shows the certificate that its owner brought. Nothing in it is secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BroughtCluster {
+    /// The cluster.
+    pub cluster: ManagedCluster,
+    /// Where its agent is to dial: `host:port`.
+    #[serde(rename = "managementClusterAddr")]
+    pub management_cluster_addr: String,
+    /// The tunnel CA, in PEM.
+    #[serde(rename = "management-cluster.crt")]
+    pub management_cluster_crt: String,
+}
+
+/// What comes of an enrolment: a certificate and its key, or what the owner's own certificate takes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Enrolled {
+    /// A certificate was signed, and its key is handed out now.
+    Issued(Box<CreatedCluster>),
+    /// The owner brought one.
+    Brought(Box<BroughtCluster>),
 }
 
 /// The new cluster, whose agent joins by what its Kubernetes attests. Nothing in it is secret.
@@ -87,6 +140,25 @@ mod tests {
         assert_eq!(json, expected);
         assert_eq!(serde_json::from_value::<Enrolment>(json).unwrap(), enrolment);
         assert!(!format!("{enrolment:?}").contains("secret"));
+    }
+
+    #[test]
+    fn what_was_signed_is_told_from_what_was_brought() {
+        let cluster = serde_json::json!({
+            "apiVersion": "v", "kind": "k", "spec": {"dialect": "guardian"},
+            "metadata": {"name": "east", "uid": "11111111-1111-1111-1111-111111111111",
+                         "creationTimestamp": "2026-11-21T03:53:00Z"},
+        });
+        let brought = serde_json::json!({
+            "cluster": cluster, "managementClusterAddr": "host:9449", "management-cluster.crt": "ca",
+        });
+        assert!(matches!(serde_json::from_value(brought).unwrap(), Enrolled::Brought(_)));
+        let enrolment = serde_json::json!({
+            "managementClusterAddr": "host:9449", "management-cluster.crt": "ca",
+            "managed-cluster.crt": "leaf", "managed-cluster.key": "secret",
+        });
+        let issued = serde_json::json!({"cluster": cluster, "enrolment": enrolment});
+        assert!(matches!(serde_json::from_value(issued).unwrap(), Enrolled::Issued(_)));
     }
 
     #[test]

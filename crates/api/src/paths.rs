@@ -7,7 +7,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 pub const PREFIX: &str = "/v1";
 
 /// `GET` answers with a [`crate::ManagedClusterList`]; `POST` takes a [`crate::CreateCluster`] and answers with 201 and
-/// a [`crate::CreatedCluster`].
+/// what was asked for: a [`crate::CreatedCluster`], [`crate::CreatedJoinToken`], [`crate::JoinableCluster`] or
+/// [`crate::BroughtCluster`].
 pub const CLUSTERS: &str = "/v1/clusters";
 
 /// `POST` takes a [`crate::AccessQuestion`] and answers with a [`crate::AccessAnswer`].
@@ -54,8 +55,8 @@ pub fn events(name: &ClusterName) -> String {
     format!("{CLUSTERS}/{name}/events")
 }
 
-/// The certificate of a cluster that has none. `POST` answers with 201 and a [`crate::CreatedCluster`], and with 409 where
-/// the cluster has one.
+/// The certificate of a cluster that has none. `POST` answers with 201 and a [`crate::CreatedCluster`], with 200 and a
+/// [`crate::BroughtCluster`] where a Guardian's owner brought one, and with 409 where the cluster has one.
 #[must_use]
 pub fn enrolment(name: &ClusterName) -> String {
     format!("{CLUSTERS}/{name}/enrolment")

@@ -1,6 +1,7 @@
 //! The command line as it is typed. What it means is worked out in `connection` and in the commands.
 
 mod examples;
+mod guardian;
 mod login;
 mod manifest;
 mod store;
@@ -15,6 +16,7 @@ use moorline_process::logs;
 use crate::printer::{Format, Structured};
 
 pub(crate) use self::{
+    guardian::{Dialect, GuardianArgs},
     login::{CredentialArgs, GatewayArgs, Grant, IssuerArgs, LoginArgs},
     manifest::{ClusterManifestArgs, Form, ManifestArgs},
     store::{StoreArgs, StoreCommand, StoreExportArgs, StoreImportArgs},
@@ -314,6 +316,13 @@ pub(crate) struct ClusterAddArgs {
     /// A label of the cluster; may be given several times
     #[arg(long = "label", short = 'l', value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,
+    /// What its agent is to speak
+    #[arg(long, value_name = "DIALECT", default_value = "moorline")]
+    pub(crate) dialect: Dialect,
+    /// PEM file with a certificate of your own for its Guardian, of any make: it is known by its fingerprint
+    /// [default: one is signed]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: Option<PathBuf>,
     /// Let the agent make its own key, and get its certificate by a join token: prints the token or, with --output, a
     /// manifest that holds it instead of a key
     #[arg(long)]

@@ -8,6 +8,7 @@ mod credential;
 mod describe;
 mod doctor;
 mod enrolment;
+mod guardian;
 mod kubeconfig;
 mod login;
 mod programs;

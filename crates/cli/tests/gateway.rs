@@ -107,13 +107,21 @@ async fn serve(tls: TlsAcceptor, asked: Arc<Mutex<Vec<String>>>, addr: mpsc::Sen
 fn answer(method: &Method, path: &str, body: &str) -> (u16, String) {
     match (method.as_str(), path) {
         ("GET", "/v1/clusters") => (200, json!({"kind": "ManagedClusterList", "items": [west()]}).to_string()),
-        ("GET", "/v1/clusters/west") => (200, west().to_string()),
+        ("GET", "/v1/clusters/west" | "/v1/clusters/east") => (200, west().to_string()),
+        ("GET", "/v1/clusters/calico") => (200, calico(None).to_string()),
         ("GET", "/v1/clusters/west/events") => {
             (200, json!({"kind": "ClusterEventList", "items": [lost()]}).to_string())
         }
         ("DELETE", "/v1/clusters/west") => (200, String::from_utf8(Status::success().to_json()).unwrap()),
         ("POST", "/v1/clusters/east/enrolment") => failure(409, Reason::Conflict, "east has a certificate already"),
-        ("POST", "/v1/clusters" | "/v1/clusters/west/enrolment") => {
+        ("POST", "/v1/clusters") if body.contains("certificate") => {
+            let asked: Value = serde_json::from_str(body).unwrap();
+            let cluster = calico(asked["certificate"].as_str());
+            let brought = json!({"cluster": cluster, "managementClusterAddr": "gw.example:9449",
+                                 "management-cluster.crt": "CA\n"});
+            (201, brought.to_string())
+        }
+        ("POST", "/v1/clusters" | "/v1/clusters/west/enrolment" | "/v1/clusters/calico/enrolment") => {
             let enrolment = json!({"managementClusterAddr": "gw.example:9449", "management-cluster.crt": "CA\n",
                                    "managed-cluster.crt": "CERT\n", "managed-cluster.key": "KEY\n"});
             (201, json!({"cluster": west(), "enrolment": enrolment}).to_string())
@@ -148,6 +156,13 @@ fn west() -> Value {
                    "sessions": [], "fingerprints": []},
         "aFieldOfTomorrow": {"kept": true},
     })
+}
+
+fn calico(certificate: Option<&str>) -> Value {
+    let mut cluster = west();
+    cluster["metadata"]["name"] = json!("calico");
+    cluster["spec"] = json!({"dialect": "guardian", "operatorNamespace": "operators", "certificate": certificate});
+    cluster
 }
 
 fn lost() -> Value {
@@ -260,11 +275,104 @@ fn an_added_cluster_comes_as_a_manifest_or_as_files() {
 }
 
 #[test]
+fn a_guardian_gets_what_calicos_operator_needs() {
+    let gateway = Gateway::start();
+    let add = |more: &[&str]| gateway.moorline(&[&["cluster", "add", "west", "--dialect", "guardian"], more].concat());
+    let added = add(&[]);
+    let manifest = ok(&added);
+    let kinds: Vec<_> = manifest.lines().filter_map(|line| line.strip_prefix("kind: ")).collect();
+    assert_eq!(kinds, ["ClusterRole", "ClusterRoleBinding", "Secret", "ManagementClusterConnection"]);
+    assert!(manifest.contains("managed-cluster.key: S0VZCg==") && manifest.contains("gw.example:9449"), "{manifest}");
+    assert!(err(&added).contains("system:masters"), "{}", err(&added));
+    assert_eq!(gateway.asked(), [r#"POST /v1/clusters {"name":"west","dialect":"guardian"}"#]);
+
+    let dir = gateway.path("files");
+    let files = add(&["--output-dir", dir.to_str().unwrap(), "--operator-namespace", "operators"]);
+    assert!(ok(&files).contains("managed-cluster.key written to"), "{files:?}");
+    assert!(
+        err(&files).contains(&format!("GUARDIAN_CERT_PATH={} GUARDIAN_VOLTRON_URL=gw.example:9449", dir.display()))
+    );
+    assert_eq!(fs::read_to_string(dir.join("management-cluster.crt")).unwrap(), "CA\n");
+    let asked = r#"POST /v1/clusters {"name":"west","dialect":"guardian","operatorNamespace":"operators"}"#;
+    assert_eq!(gateway.asked(), [asked]);
+    for wrong in [
+        &["--join"][..],
+        &["--image", "x"],
+        &["--user-prefix", "hub:"],
+        &["--deny-group", "ops"],
+        &["--no-uid"],
+        &["--allow-user", "dev-*"],
+        &["-o", "helm"],
+        &["--operator-namespace", "-"],
+        &["--key", "/nowhere"],
+        &["--certificate", "/nowhere"],
+        &["--output-dir", dir.to_str().unwrap()],
+    ] {
+        let refused = add(wrong);
+        assert_eq!(refused.status.code(), Some(2), "{wrong:?}: {}", err(&refused));
+    }
+    for wrong in [["--operator-namespace", "x"], ["--certificate", "x"], ["--key", "x"]] {
+        assert_eq!(gateway.moorline(&[&["cluster", "add", "west"], &wrong[..]].concat()).status.code(), Some(2));
+    }
+    assert!(gateway.asked().is_empty(), "no key is made that would be lost");
+}
+
+#[test]
+fn the_key_of_a_certificate_that_is_brought_stays_here() {
+    let gateway = Gateway::start();
+    let now = Timestamp::from(SystemTime::now());
+    let authority = Authority::generate("own", now, Duration::from_secs(60)).unwrap();
+    let file = |name: &str, text: &str| {
+        fs::write(gateway.path(name), text).unwrap();
+        gateway.path(name).to_str().unwrap().to_owned()
+    };
+    let [own, other] = [(); 2].map(|()| authority.issue_user("west", &[], now, Duration::from_secs(60)).unwrap());
+    let certificate = file("own.crt", &own.certificate_pem);
+    let (key, others) = (file("own.key", &own.key_pem), file("other.key", &other.key_pem));
+    let both = file("both.pem", &format!("{}{}", own.certificate_pem, own.key_pem.as_str()));
+    let add =
+        |more: &[&str]| gateway.moorline(&[&["cluster", "add", "calico", "--dialect", "guardian"], more].concat());
+
+    let whole = add(&["--certificate", &certificate, "--key", &key, "-o", "secret"]);
+    let secret: Value = serde_saphyr::from_str(&ok(&whole)).unwrap();
+    assert_eq!(secret["data"].as_object().unwrap().len(), 3);
+    let asked = gateway.asked().concat();
+    assert!(asked.contains("BEGIN CERTIFICATE") && !asked.contains("PRIVATE KEY"), "{asked}");
+    let bare = add(&["--certificate", &certificate]);
+    let manifest = ok(&bare);
+    assert!(manifest.contains("management-cluster.crt") && !manifest.contains("managed-cluster.crt"), "{manifest}");
+    assert!(err(&bare).contains("kubectl create secret generic"), "{}", err(&bare));
+    let dir = gateway.path("own");
+    let files = add(&["--certificate", &certificate, "--key", &key, "--output-dir", dir.to_str().unwrap()]);
+    assert!(ok(&files).contains("managed-cluster.key written to"));
+    assert_eq!(fs::read_to_string(dir.join("managed-cluster.key")).unwrap(), own.key_pem.as_str());
+
+    gateway.asked();
+    for (certificate, key, why) in
+        [(&certificate, &others, "is not the key"), (&both, &key, "holds a private key"), (&key, &key, "private key")]
+    {
+        let refused = add(&["--certificate", certificate, "--key", key]);
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        assert!(err(&refused).contains(why) && !err(&refused).contains("BEGIN"), "{}", err(&refused));
+    }
+    assert!(gateway.asked().is_empty());
+}
+
+#[test]
 fn a_registered_cluster_gets_its_manifest_once() {
     let gateway = Gateway::start();
     let manifest = gateway.moorline(&["cluster", "manifest", "west"]);
     assert!(ok(&manifest).contains("managed-cluster.key: S0VZCg=="));
-    assert_eq!(gateway.asked(), ["POST /v1/clusters/west/enrolment null"]);
+    assert_eq!(gateway.asked(), ["GET /v1/clusters/west ", "POST /v1/clusters/west/enrolment null"]);
+    let calico = ok(&gateway.moorline(&["cluster", "manifest", "calico", "--allow-group", "dev"]));
+    assert!(
+        calico.contains("namespace: operators") && calico.contains("kind: ManagementClusterConnection"),
+        "{calico}"
+    );
+    assert!(calico.contains("- dev\n"), "{calico}");
+    gateway.asked();
+    assert_eq!(gateway.moorline(&["cluster", "manifest", "calico", "--image", "x"]).status.code(), Some(2));
+    assert_eq!(gateway.asked(), ["GET /v1/clusters/calico "], "no key is made that would be lost");
     let again = gateway.moorline(&["cluster", "manifest", "east"]);
     assert_eq!(again.status.code(), Some(1));
     assert!(err(&again).contains("Error from server (Conflict): east has a certificate already"), "{}", err(&again));

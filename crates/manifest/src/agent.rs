@@ -152,14 +152,14 @@ impl Written {
     pub fn resolve(&self, version: &str, acting: Acting) -> Result<Install, Vec<Problem>> {
         let mut problems = Vec::new();
         let namespace = self.namespace.clone().unwrap_or_else(|| NAMESPACE.to_owned());
-        parse::name("--namespace", &namespace, &mut problems);
+        Problem::unless_a_name("--namespace", &namespace, &mut problems);
         let image = self.image.clone().unwrap_or_else(|| format!("moorline/moorline-agent:{version}"));
         if image.is_empty() || image.contains(char::is_whitespace) {
             let what = format!("{image:?} is no image");
             problems.push(Problem::new("--image", what, "write REPOSITORY:TAG or REPOSITORY@DIGEST"));
         }
         for secret in &self.image_pull_secrets {
-            parse::name("--image-pull-secret", secret, &mut problems);
+            Problem::unless_a_name("--image-pull-secret", secret, &mut problems);
         }
         let (replicas, sessions) = self.sessions(&mut problems);
         if self.apiserver_ports.contains(&0) {
@@ -214,7 +214,7 @@ impl Written {
     fn proxy(&self, problems: &mut Vec<Problem>) -> Option<Proxy> {
         const FIELD: &str = "--proxy";
         if let Some(secret) = &self.proxy_secret {
-            parse::name("--proxy-secret", secret, problems);
+            Problem::unless_a_name("--proxy-secret", secret, problems);
             if self.proxy.is_none() {
                 let remedy = "give --proxy too, without the password: the NetworkPolicy needs the address";
                 problems.push(Problem::new("--proxy-secret", "says nothing of where the proxy is", remedy));

@@ -95,6 +95,19 @@ pub fn render(narrowing: &Narrowing, wanted: &Wanted) -> Result<Rendered, Vec<Un
     Ok(Rendered { objects: bound(wanted, rules, accounts), remarks })
 }
 
+/// The rights of an account to act as these and no others; nothing else.
+pub(crate) fn to_act(narrowing: &Narrowing, name: &str, service_account: (&str, &str)) -> Vec<Node> {
+    let mut unsaid = Vec::new();
+    let mut rules = Grammar::Plain.rules(narrowing, &mut unsaid);
+    let mut namespaced = BTreeMap::new();
+    match Grammar::Plain.accounts(narrowing, &mut unsaid) {
+        Accounts::None => {}
+        Accounts::All(rule) => rules.push(rule),
+        Accounts::Of(namespaces) => namespaced = namespaces,
+    }
+    of_account(name, service_account, rules, namespaced)
+}
+
 /// A role with these rules, in a namespace or for the whole cluster, and its binding to the agent's service account.
 pub(crate) fn pair(name: &str, account: (&str, &str), namespace: Option<&str>, rules: Node) -> [Node; 2] {
     let (kind, binding) =
@@ -117,7 +130,16 @@ fn bound(wanted: &Wanted, mut rules: Vec<Rule>, accounts: Accounts) -> Vec<Node>
     }
     rules.extend(Rule::of_the_agent_itself());
     let account = (wanted.service_account.0.as_str(), wanted.service_account.1.as_str());
-    let pair = |namespace: Option<&str>, rules: Vec<Rule>| pair(&wanted.name, account, namespace, rules.into());
+    of_account(&wanted.name, account, rules, namespaced)
+}
+
+fn of_account(
+    name: &str,
+    account: (&str, &str),
+    rules: Vec<Rule>,
+    namespaced: BTreeMap<String, Vec<Rule>>,
+) -> Vec<Node> {
+    let pair = |namespace: Option<&str>, rules: Vec<Rule>| pair(name, account, namespace, rules.into());
     let mut objects = pair(None, rules).to_vec();
     for (namespace, rules) in namespaced {
         objects.extend(pair(Some(&namespace), rules));

@@ -9,6 +9,7 @@ use moorline_impersonation::{Narrowing, Passed};
 use moorline_manifest::{
     Node,
     agent::{Acting, Address, Certificates, Credential, Install, Manifest, Written},
+    guardian,
 };
 
 /// The version in the names of images.
@@ -79,6 +80,43 @@ fn an_agent_with_everything() {
     let install = everything().resolve(VERSION, some()).unwrap();
     let stream = with(&install, "[2001:db8::1]:443", |manifest| manifest.stream().unwrap());
     held("agent-with-everything.yaml", &stream);
+}
+
+fn guardians(written: guardian::Written, credential: guardian::Credential<'_>) -> String {
+    let (cluster, address) = ("west".parse().unwrap(), Address::parse("hub.example.com:9449", 9449).unwrap());
+    let install = written.resolve().unwrap();
+    guardian::Manifest { install: &install, cluster: &cluster, address: &address, credential }.stream().unwrap()
+}
+
+#[test]
+fn a_guardian() {
+    let certificates = Certificates { authorities: "AUTHORITIES\n", certificate: "CERTIFICATE\n", key: "KEY\n" };
+    held("guardian.yaml", &guardians(guardian::Written::default(), guardian::Credential::Whole(certificates)));
+}
+
+#[test]
+fn a_guardian_whose_certificate_was_brought_and_who_may_act_as_few() {
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let written = guardian::Written {
+        operator_namespace: Some("calico-operator".to_owned()),
+        allow_users: owned(&["ann", "system:serviceaccount:shop:till"]),
+        allow_groups: owned(&["dev"]),
+    };
+    held("guardian-narrowed.yaml", &guardians(written, guardian::Credential::Authorities("AUTHORITIES\n")));
+}
+
+#[test]
+fn roles_cannot_say_what_a_guardian_does_not_do() {
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let wrong = guardian::Written {
+        operator_namespace: Some("-".to_owned()),
+        allow_users: owned(&["dev-*", "ann"]),
+        allow_groups: owned(&[""]),
+    };
+    let problems = wrong.resolve().unwrap_err();
+    let fields: Vec<_> = problems.iter().map(|problem| problem.field).collect();
+    assert_eq!(fields, ["--operator-namespace", "--allow-user", "--allow-group"]);
+    assert_eq!(guardian::Written::default().resolve().unwrap().remarks().len(), 2);
 }
 
 /// The Secret alone is another, and one argument more.

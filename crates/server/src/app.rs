@@ -146,11 +146,10 @@ impl App {
         let address = config.public_tunnel_address.as_ref();
         let address = address.map_or_else(|| listeners.addresses[0].to_string(), ToString::to_string);
         let pools = PoolContext { tasks: tasks.clone(), metrics: Arc::new(front::metrics::Metrics::new(&registry)) };
-        let issuer =
-            Issuer::new(loaded.tunnel_authorities, config.agent_certificate_life, address).map_err(|error| {
-                let remedy = "restore the state directory from a backup".to_owned();
-                Problems::from(Problem { at: "tunnel-ca.crt".to_owned(), what: error.to_string(), remedy })
-            })?;
+        let issuer = Issuer::new(loaded.tunnel_authorities, config.certificate_lives, address).map_err(|error| {
+            let remedy = "restore the state directory from a backup".to_owned();
+            Problems::from(Problem { at: "tunnel-ca.crt".to_owned(), what: error.to_string(), remedy })
+        })?;
         let tunnel_names = load::tunnel_names(&config);
         let background = Background {
             files: reload::Files {

@@ -15,7 +15,7 @@ use moorline_model::Timestamp;
 use moorline_process::Plan;
 use thiserror::Error;
 
-use crate::notify::NotifyConfig;
+use crate::{control::issue::CertificateLives, notify::NotifyConfig};
 
 pub(crate) use audit::AuditConfig;
 pub use audit::RawAudit;
@@ -59,8 +59,8 @@ pub struct Config {
     pub(crate) notify: Option<NotifyConfig>,
     /// The API group of `managedclusters` in policies.
     pub(crate) api_group: String,
-    /// How long the certificate of an agent lives.
-    pub(crate) agent_certificate_life: Duration,
+    /// How long certificates of agents live.
+    pub(crate) certificate_lives: CertificateLives,
     /// Until when clusters that the store does not know are taken in by their certificates.
     pub(crate) adopt_until: Option<Timestamp>,
     /// How often files that may change are read again.

@@ -8,6 +8,7 @@ mod answer;
 mod authorities;
 mod clusters;
 mod events;
+mod guardian;
 pub(crate) mod issue;
 mod join_tokens;
 mod manifest;

@@ -54,6 +54,8 @@ Examples:
   moorline cluster add west -o kustomize --output-dir ./west && kubectl --context west apply -k ./west
   moorline cluster add west -o helm > values.yaml && helm install -n moorline --create-namespace -f values.yaml ...
   moorline cluster add west --join -o yaml | kubectl --context west apply -f -
+  moorline cluster add west --dialect guardian | kubectl --context west apply -f -
+  moorline cluster add west --dialect guardian --certificate west.crt --key west.key | kubectl --context west apply -f -
   moorline cluster add west --output-dir ./west
   moorline-agent --cert-dir ./west --management-cluster-addr \"$(cat ./west/management-cluster-addr)\"
 

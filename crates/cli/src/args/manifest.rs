@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use moorline_manifest::agent::Written;
 
-use super::ConnectArgs;
+use super::{ConnectArgs, GuardianArgs};
 
 /// How an enrolment is handed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -43,12 +43,14 @@ pub(crate) struct ManifestArgs {
     pub(crate) output_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) install: InstallArgs,
+    #[command(flatten)]
+    pub(crate) guardian: GuardianArgs,
     #[command(flatten, next_help_heading = "Whom the server may act as there")]
     pub(crate) acting: moorline_agent::ActingFlags,
 }
 
 /// What the installation is to be.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Debug, Default, PartialEq, Eq)]
 #[command(next_help_heading = "Installation")]
 pub(crate) struct InstallArgs {
     /// The namespace of the agent [default: moorline]

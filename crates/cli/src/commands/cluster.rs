@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use moorline_api::{CreateCluster, CreatedCluster, CreatedJoinToken, JoinableCluster, paths};
+use moorline_api::{CreateCluster, CreatedCluster, CreatedJoinToken, Enrolled, JoinableCluster, ManagedCluster, paths};
 use moorline_model::{ClusterName, check_labels};
 use serde_json::Value;
 
-use super::{describe, enrolment::Target, token, view};
+use super::{describe, enrolment::Target, guardian, token, view};
 use crate::{
     args::{
         ClusterAddArgs, ClusterCommand, ClusterDeleteArgs, ClusterGetArgs, ClusterListArgs, ClusterManifestArgs,
-        ClusterRevokeArgs,
+        ClusterRevokeArgs, Dialect,
     },
     client::Client,
     connection::Connection,
@@ -42,6 +42,13 @@ pub(super) fn parse_name(name: &str) -> Result<ClusterName, Failure> {
 
 async fn add(args: ClusterAddArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
     let plan = resolve(&args);
+    if args.dialect == Dialect::Guardian {
+        return add_guardian(plan, args, printer).await;
+    }
+    if args.certificate.is_some() {
+        let what = "--certificate: is for --dialect guardian; Moorline's own agent makes its key itself (--join)";
+        return Err(Failure::bad_input([what.to_owned()]));
+    }
     if args.join || args.attest.attest_issuer.is_some() {
         return add_joinable(plan, args, printer).await;
     }
@@ -54,6 +61,30 @@ async fn add(args: ClusterAddArgs, printer: &mut Printer<'_>) -> Result<(), Fail
     let created: CreatedCluster = client.post(paths::CLUSTERS, &plan).await?;
     printer.note(&format!("managedcluster {:?} created", plan.name.as_str()));
     target.write(&plan.name, &created.enrolment, printer)
+}
+
+/// Registers a cluster whose agent is Calico's Guardian, and hands on what that needs.
+async fn add_guardian(
+    plan: Result<CreateCluster, Failure>,
+    args: ClusterAddArgs,
+    printer: &mut Printer<'_>,
+) -> Result<(), Failure> {
+    let joins = args.join || args.attest.attest_issuer.is_some();
+    let what = "--join, --attest-issuer: Calico's Guardian cannot join, it is enrolled by a manifest; leave them out";
+    let alone = if joins { Err(Failure::bad_input([what.to_owned()])) } else { Ok(()) };
+    let certificate = args.certificate.as_deref().map(guardian::brought).transpose();
+    let operator_namespace = args.manifest.guardian.operator_namespace.clone();
+    let target = guardian::Target::resolve(args.manifest, None);
+    let (plan, ()) = Failure::together(plan, alone)?;
+    let ((certificate, target), connection) =
+        Failure::together(Failure::together(certificate, target), Connection::resolve(&args.connect))?;
+    target.fits(certificate.as_deref())?;
+    let plan = CreateCluster { dialect: args.dialect.into(), certificate, operator_namespace, ..plan };
+    let client = Client::new(connection)?;
+    target.prepare()?;
+    let enrolled: Enrolled = client.post(paths::CLUSTERS, &plan).await?;
+    printer.note(&format!("managedcluster {:?} created", plan.name.as_str()));
+    target.write(&plan.name, &enrolled, printer)
 }
 
 /// Registers a cluster and prints the token by which its agent joins.
@@ -90,9 +121,17 @@ async fn add_joinable(
 }
 
 async fn manifest(args: ClusterManifestArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
-    let named = Failure::together(parse_name(&args.name), Target::resolve(args.manifest));
-    let ((name, target), connection) = Failure::together(named, Connection::resolve(&args.connect))?;
+    let (name, connection) = Failure::together(parse_name(&args.name), Connection::resolve(&args.connect))?;
     let client = Client::new(connection)?;
+    let known: ManagedCluster = client.get(&paths::cluster(&name)).await?;
+    if known.spec.dialect == moorline_model::Dialect::Guardian {
+        let target = guardian::Target::resolve(args.manifest, known.spec.operator_namespace)?;
+        target.fits(known.spec.certificate.as_deref())?;
+        target.prepare()?;
+        let enrolled: Enrolled = client.post(&paths::enrolment(&name), &Value::Null).await?;
+        return target.write(&name, &enrolled, printer);
+    }
+    let target = Target::resolve(args.manifest)?;
     target.prepare()?;
     let enrolled: CreatedCluster = client.post(&paths::enrolment(&name), &Value::Null).await?;
     printer.note(&format!("managedcluster {:?} has a certificate now", name.as_str()));
@@ -114,7 +153,7 @@ fn resolve(args: &ClusterAddArgs) -> Result<CreateCluster, Failure> {
         problems.push(format!("--label: {error}"));
     }
     match name {
-        Some(name) if problems.is_empty() => Ok(CreateCluster { name, labels, join: None, attestation: None }),
+        Some(name) if problems.is_empty() => Ok(CreateCluster { labels, ..CreateCluster::new(name) }),
         _wrong => Err(Failure::bad_input(problems)),
     }
 }

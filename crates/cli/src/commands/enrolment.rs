@@ -8,13 +8,13 @@ use moorline_model::ClusterName;
 use moorline_process::private_file::{create_private, private_dir};
 
 use crate::{
-    args::{Form, ManifestArgs},
+    args::{Form, GuardianArgs, ManifestArgs},
     failure::Failure,
     printer::Printer,
 };
 
 /// The address that the agent dials, beside its certificate.
-const ADDRESS_FILE: &str = "management-cluster-addr";
+pub(super) const ADDRESS_FILE: &str = "management-cluster-addr";
 
 /// The port of a tunnel that names none.
 const TUNNEL_PORT: u16 = 9449;
@@ -31,8 +31,12 @@ pub(super) enum Target {
 impl Target {
     /// As it was typed. Nothing is made yet.
     pub(super) fn resolve(args: ManifestArgs) -> Result<Self, Failure> {
-        let ManifestArgs { output, output_dir, install, acting } = args;
-        let form = output.unwrap_or(if output_dir.is_some() { Form::Files } else { Form::Yaml });
+        let ManifestArgs { output, output_dir, install, acting, guardian } = args;
+        let form = form(output, output_dir.as_deref());
+        if guardian != GuardianArgs::default() {
+            let what = "--operator-namespace, --key: are for clusters whose agent is Guardian; leave them out";
+            return Err(Failure::bad_input([what.to_owned()]));
+        }
         let narrowing =
             acting.narrowing().map_err(|error| Failure::bad_input(error.problems().iter().map(ToString::to_string)));
         let acting = narrowing.map(|narrowing| Acting { arguments: acting.arguments(), narrowing });
@@ -40,17 +44,7 @@ impl Target {
             let resolved = Written::from(install).resolve(env!("CARGO_PKG_VERSION"), acting);
             resolved.map(Box::new).map_err(|problems| Failure::bad_input(problems.iter().map(ToString::to_string)))
         });
-        let place = match (form, &output_dir) {
-            (Form::Files | Form::Kustomize, None) => {
-                Err(Failure::bad_input(["--output: this form is a directory; name it by --output-dir".to_owned()]))
-            }
-            (Form::Yaml | Form::Helm | Form::Secret, Some(_)) => {
-                let what = "--output-dir: this form is one stream; leave it out, or choose files or kustomize";
-                Err(Failure::bad_input([what.to_owned()]))
-            }
-            _fitting => Ok(()),
-        };
-        let (install, ()) = Failure::together(install, place)?;
+        let (install, ()) = Failure::together(install, place(form, output_dir.as_deref()))?;
         let dir = output_dir.unwrap_or_default();
         Ok(match form {
             Form::Files => Self::Files(dir),
@@ -85,12 +79,7 @@ impl Target {
             Self::Kustomization(_, dir) => (dir, &["kustomization.yaml", "secret.yaml"][..]),
             Self::Stream(_) | Self::Values(_) | Self::Secret(_) => return Ok(()),
         };
-        private_dir(dir).map_err(|error| Failure::because("--output-dir", &error))?;
-        match names.iter().find(|name| dir.join(name).exists()) {
-            Some(name) => Err(Failure::bad_input([format!("--output-dir: {} already has {name}", dir.display())])
-                .hint("name an empty or a new directory: the key of another cluster would be lost")),
-            None => Ok(()),
-        }
+        make(dir, names)
     }
 
     /// Whether the directory holds a whole enrolment.
@@ -130,9 +119,7 @@ impl Target {
         (dialled, credential): (&str, Credential<'_>),
         printer: &mut Printer<'_>,
     ) -> Result<(), Failure> {
-        let address = Address::parse(dialled, TUNNEL_PORT).map_err(|error| {
-            Failure::because(&format!("the server says that agents are to dial {dialled:?}"), &error)
-        })?;
+        let address = address(dialled)?;
         let manifest = |install| Manifest { install, cluster: name, address: &address, credential };
         let unwritable = |error| Failure::because("cannot write the manifest", &error);
         match self {
@@ -159,6 +146,41 @@ impl Target {
             Self::Secret(install) => printer.text(&manifest(install).secret().to_yaml().map_err(unwritable)?),
         }
     }
+}
+
+/// The form that is wanted.
+pub(super) fn form(typed: Option<Form>, dir: Option<&Path>) -> Form {
+    typed.unwrap_or(if dir.is_some() { Form::Files } else { Form::Yaml })
+}
+
+/// Whether a form goes where it is to go.
+pub(super) fn place(form: Form, dir: Option<&Path>) -> Result<(), Failure> {
+    match (form, dir) {
+        (Form::Files | Form::Kustomize, None) => {
+            Err(Failure::bad_input(["--output: this form is a directory; name it by --output-dir".to_owned()]))
+        }
+        (Form::Yaml | Form::Helm | Form::Secret, Some(_)) => {
+            let what = "--output-dir: this form is one stream; leave it out, or choose files or kustomize";
+            Err(Failure::bad_input([what.to_owned()]))
+        }
+        _fitting => Ok(()),
+    }
+}
+
+/// Makes a private directory that has none of these.
+pub(super) fn make(dir: &Path, names: &[&str]) -> Result<(), Failure> {
+    private_dir(dir).map_err(|error| Failure::because("--output-dir", &error))?;
+    match names.iter().find(|name| dir.join(name).exists()) {
+        Some(name) => Err(Failure::bad_input([format!("--output-dir: {} already has {name}", dir.display())])
+            .hint("name an empty or a new directory: the key of another cluster would be lost")),
+        None => Ok(()),
+    }
+}
+
+/// What agents are to dial, as the server says.
+pub(super) fn address(dialled: &str) -> Result<Address, Failure> {
+    Address::parse(dialled, TUNNEL_PORT)
+        .map_err(|error| Failure::because(&format!("the server says that agents are to dial {dialled:?}"), &error))
 }
 
 /// What the roles cannot say, to whoever narrowed them.
@@ -190,14 +212,14 @@ fn write_files(
     Ok(())
 }
 
-fn write(path: &Path, content: &str, name: &ClusterName) -> Result<(), Failure> {
+pub(super) fn write(path: &Path, content: &str, name: &ClusterName) -> Result<(), Failure> {
     create_private(path, content.as_bytes()).map_err(|error| {
         Failure::because("the enrolment is lost, since its key is handed out once", &error)
             .hint(format!("moorline cluster delete {name}, then add it again"))
     })
 }
 
-fn certificates(enrolment: &Enrolment) -> Certificates<'_> {
+pub(super) fn certificates(enrolment: &Enrolment) -> Certificates<'_> {
     Certificates {
         authorities: &enrolment.management_cluster_crt,
         certificate: &enrolment.managed_cluster_crt,

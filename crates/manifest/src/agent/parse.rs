@@ -168,15 +168,6 @@ pub(super) fn pairs(field: &'static str, texts: &[String], problems: &mut Vec<Pr
     pairs
 }
 
-/// A name that Kubernetes takes for a namespace or a Secret.
-pub(super) fn name(field: &'static str, text: &str, problems: &mut Vec<Problem>) {
-    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if text.is_empty() || text.len() > 63 || !text.chars().all(good) || text.starts_with('-') || text.ends_with('-') {
-        let what = format!("{text:?} is no name of Kubernetes");
-        problems.push(Problem::new(field, what, "use up to 63 lower-case letters, digits and - between them"));
-    }
-}
-
 /// An amount as Kubernetes writes it.
 pub(super) fn quantity(field: &'static str, text: &str, problems: &mut Vec<Problem>) {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());

@@ -3,7 +3,7 @@
 //! The certificate in a record stands for its cluster beside those that were signed here, as long as it is there. It is
 //! not among the record's fingerprints, so that taking it out of the record is enough to end it.
 
-use moorline_model::{ActiveFingerprint, ClusterRecord};
+use moorline_model::{ActiveFingerprint, ClusterRecord, Dialect};
 use moorline_pki::{CertificateInfo, certificates_from_pem};
 
 /// What precedes the name of its cluster in a certificate that was signed here.
@@ -21,7 +21,8 @@ pub(crate) fn certificate(record: &ClusterRecord) -> Result<Option<ActiveFingerp
     let certificates = certificates_from_pem(pem.as_bytes()).map_err(|error| format!("spec.certificate: {error}"))?;
     let first = certificates.first().ok_or("spec.certificate: it holds no certificate")?;
     let info = CertificateInfo::parse(first).map_err(|error| format!("spec.certificate: {error}"))?;
-    if info.is_ca || !info.for_clients {
+    // Guardian's may be of any make, as Calico's own recipe has them: it is known by its fingerprint alone.
+    if record.dialect == Dialect::Moorline && (info.is_ca || !info.for_clients) {
         return Err("spec.certificate: it is not one that a TLS client may present".to_owned());
     }
     // One that was signed here says whose it is, and of several clusters of a name which.
@@ -112,6 +113,26 @@ mod tests {
             let record = east(wrong);
             assert!(certificate(&record).unwrap_err().contains(why), "{wrong}");
             assert!(effective(&record).fingerprints.is_empty());
+        }
+    }
+
+    /// Made by Calico's documented recipe: `openssl x509 -req -signkey`, which gives version 1, self-signed and without a
+    /// name but its subject's. Nobody has its key.
+    const VERSION_1: &str = include_str!("../../tests/fixtures/version-1.crt");
+
+    #[test]
+    fn a_guardians_may_be_of_any_make_but_no_other_clusters() {
+        let (authority, of_west, _) = signed_for("west");
+        for (dialect, pem, good) in [
+            (Dialect::Guardian, VERSION_1, true),
+            (Dialect::Guardian, authority.certificate_pem(), true),
+            (Dialect::Guardian, of_west.as_str(), false),
+            (Dialect::Guardian, "nonsense", false),
+        ] {
+            let record = ClusterRecord { dialect, ..east(pem) };
+            let counts = effective(&record).fingerprints;
+            assert_eq!(counts.len(), usize::from(good), "{dialect} {pem}");
+            assert!(counts.iter().all(|active| active.dialect == Dialect::Guardian));
         }
     }
 

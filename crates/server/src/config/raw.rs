@@ -132,6 +132,10 @@ pub struct RawConfig {
     #[arg(long, value_name = "DURATION", env = "MOORLINE_AGENT_CERTIFICATE_LIFE")]
     pub agent_certificate_life: Option<String>,
 
+    /// How long the certificate of a Guardian lives, which cannot renew it [default: 1826d, five years]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_GUARDIAN_CERTIFICATE_LIFE")]
+    pub guardian_certificate_life: Option<String>,
+
     /// Until when to take in clusters that the store does not know, by the name and uid in a certificate that an authority
     /// of this server signed, as 2026-11-21T16:00:00Z: after the store was restored from an older backup [default: not at
     /// all]

@@ -13,7 +13,7 @@ use super::{
     ClusterStore, Config, GatewayConfig, HostPort, KeyFiles, KubernetesConfig, Problem, Problems, Rate, RawConfig,
     TunnelConfig, audit, units,
 };
-use crate::{bootstrap::StateDir, notify::NotifyConfig, reload};
+use crate::{bootstrap::StateDir, control::issue::CertificateLives, notify::NotifyConfig, reload};
 
 const DURATION_REMEDY: &str = "write a number and its unit: 500ms, 30s, 2m, 1h, 365d";
 const LISTEN_REMEDY: &str = "write ADDRESS:PORT with an IP address, or :PORT";
@@ -73,11 +73,10 @@ impl Config {
                 let parsed = text.parse::<moorline_model::Timestamp>().map_err(|error| error.to_string());
                 found.read("--adopt-until", parsed, "write a moment in UTC: 2026-11-21T16:00:00Z")
             }),
-            agent_certificate_life: found.span(
-                "--agent-certificate-life",
-                raw.agent_certificate_life.as_deref(),
-                "365d",
-            ),
+            certificate_lives: CertificateLives {
+                moorline: found.span("--agent-certificate-life", raw.agent_certificate_life.as_deref(), "365d"),
+                guardian: found.span("--guardian-certificate-life", raw.guardian_certificate_life.as_deref(), "1826d"),
+            },
             reload_interval: found.span("--reload-interval", raw.reload_interval.as_deref(), "10s"),
             plan: Plan {
                 notice: found.wait("--shutdown-notice", raw.shutdown_notice.as_deref(), "2s"),

@@ -22,7 +22,7 @@ use serde::Deserialize;
 use super::{
     RESOURCE,
     answer::{Answer, Failure, json, receive},
-    authorize, join_tokens, manifest, status,
+    authorize, guardian, join_tokens, manifest, status,
 };
 use crate::{clock, clusters::ChangeError, enrolment::join::attested, front::Caller, state::State};
 
@@ -40,14 +40,23 @@ struct Wanted {
     join: Option<CreateJoinToken>,
     #[serde(default)]
     attestation: Option<Attestation>,
+    #[serde(default)]
+    dialect: Dialect,
+    #[serde(default)]
+    certificate: Option<String>,
+    #[serde(default, rename = "operatorNamespace")]
+    operator_namespace: Option<String>,
 }
 
 /// The same as meant.
-struct Meant {
-    name: ClusterName,
-    labels: BTreeMap<String, String>,
-    join: Option<CreateJoinToken>,
-    attestation: Option<Attestation>,
+pub(super) struct Meant {
+    pub(super) name: ClusterName,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) join: Option<CreateJoinToken>,
+    pub(super) attestation: Option<Attestation>,
+    pub(super) dialect: Dialect,
+    pub(super) certificate: Option<String>,
+    pub(super) operator_namespace: Option<String>,
 }
 
 /// `GET /v1/clusters`: all clusters, by name.
@@ -82,10 +91,14 @@ pub(super) async fn create(
     let grant = authorize(&state, caller, "create", None).await?;
     let meant = read(&state, body).await?;
     notes.names(meant.name.as_str());
+    if meant.certificate.is_some() {
+        let record = register(&state, meant, Vec::new(), &grant).await?;
+        return Ok(json(StatusCode::CREATED, &manifest::brought(&state, &record)));
+    }
     Ok(match (meant.join, &meant.attestation) {
         (Some(wanted), _) => json(StatusCode::CREATED, &make_joinable(&state, meant, wanted, &grant).await?),
         (None, Some(_)) => json(StatusCode::CREATED, &make_attested(&state, meant, &grant).await?),
-        (None, None) => json(StatusCode::CREATED, &make(&state, meant.name, meant.labels, &grant).await?),
+        (None, None) => json(StatusCode::CREATED, &make(&state, meant, &grant).await?),
     })
 }
 
@@ -110,7 +123,8 @@ pub(super) fn parse(state: &State, name: &str) -> Answer<ClusterName> {
 }
 
 async fn read(state: &State, body: Body) -> Answer<Meant> {
-    let Wanted { name, labels, join, attestation } = receive(body, MAX_BODY, "cluster to create").await?;
+    let wanted: Wanted = receive(body, MAX_BODY, "cluster to create").await?;
+    let Wanted { name, labels, join, attestation, dialect, certificate, operator_namespace } = wanted;
     let invalid = |field: &str, value: &str, why: &str| Failure::invalid(&state.api_group, &name, field, value, why);
     let parsed: ClusterName = name
         .parse()
@@ -124,25 +138,22 @@ async fn read(state: &State, body: Body) -> Answer<Meant> {
         attested::acceptable(attestation)
             .map_err(|(field, why)| invalid(&format!("attestation.{field}"), "not shown", &why))?;
     }
-    Ok(Meant { name: parsed, labels, join, attestation })
+    let meant = Meant { name: parsed, labels, join, attestation, dialect, certificate, operator_namespace };
+    guardian::fits(&meant).map_err(|(field, value, why)| invalid(field, &value, &why))?;
+    Ok(meant)
 }
 
-async fn make(
-    state: &State,
-    name: ClusterName,
-    labels: BTreeMap<String, String>,
-    grant: &Grant,
-) -> Answer<CreatedCluster> {
+async fn make(state: &State, meant: Meant, grant: &Grant) -> Answer<CreatedCluster> {
+    let Meant { name, labels, dialect, operator_namespace, .. } = meant;
     let uid = ClusterUid::from_bytes(rand::random());
-    let issued =
-        state.issuer.issue(&name, &uid).map_err(|error| Failure::internal("sign the agent's certificate", &error))?;
+    let issued = state.issuer.issue(&name, &uid, dialect);
+    let issued = issued.map_err(|error| Failure::internal("sign the agent's certificate", &error))?;
+    let (fingerprint, not_after) = (issued.fingerprint, issued.not_after);
     let record = ClusterRecord {
         labels,
-        fingerprints: vec![ActiveFingerprint {
-            fingerprint: issued.fingerprint,
-            not_after: issued.not_after,
-            dialect: Dialect::Moorline,
-        }],
+        dialect,
+        operator_namespace,
+        fingerprints: vec![ActiveFingerprint { fingerprint, not_after, dialect }],
         ..ClusterRecord::new(name, uid, clock::now())
     };
     let created = state.clusters.create(record.clone()).await;
@@ -176,12 +187,15 @@ async fn make_attested(state: &State, meant: Meant, grant: &Grant) -> Answer<Joi
     })
 }
 
-/// Registers a cluster that no certificate stands for yet.
+/// Registers a cluster that no certificate of ours stands for yet.
 async fn register(state: &State, meant: Meant, join_tokens: Vec<JoinToken>, grant: &Grant) -> Answer<ClusterRecord> {
-    let Meant { name, labels, attestation, .. } = meant;
+    let Meant { name, labels, attestation, dialect, certificate, operator_namespace, join: _ } = meant;
     let record = ClusterRecord {
         labels,
         attestation,
+        dialect,
+        certificate,
+        operator_namespace,
         join_tokens,
         ..ClusterRecord::new(name, ClusterUid::from_bytes(rand::random()), clock::now())
     };
@@ -200,8 +214,14 @@ pub(super) fn refused(state: &State, name: &ClusterName, what: &'static str, err
             let status = Status::failure(409, Reason::AlreadyExists, text);
             Failure::from(status.about(&state.api_group, RESOURCE, name.as_str()))
         }
+        // Whose it is may be none of the caller's business.
+        ChangeError::FingerprintTaken { fingerprint, .. } => {
+            let text = format!("the certificate {fingerprint} stands for another cluster already");
+            let status = Status::failure(409, Reason::Conflict, text);
+            Failure::from(status.about(&state.api_group, RESOURCE, name.as_str()))
+        }
         ChangeError::Unavailable(_) => Failure::unavailable(what, error),
-        ChangeError::FingerprintTaken { .. } | ChangeError::Failed(_) => Failure::internal(what, error),
+        ChangeError::Failed(_) => Failure::internal(what, error),
         ChangeError::Refused(never) => match *never {},
     }
 }

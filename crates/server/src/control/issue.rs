@@ -1,6 +1,6 @@
 //! Makes the certificates of agents and of the tunnel's own door: the only place of the server that signs either.
 //!
-//! Called when a cluster is registered, when its agent joins or gets its next certificate, and by `serving`. A key that
+//! Called when a cluster is registered or migrates, when its agent joins or gets its next certificate, and by `serving`. A key that
 //! is made here exists in the answer to that one request and nowhere else. Which authority signs, and which are believed,
 //! changes while the server runs: `enrolment::authorities` decides it, everybody else asks anew each time.
 
@@ -12,7 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use moorline_ca::{Authority, Certified, IssueError, Issued, SubjectName};
-use moorline_model::{ClusterName, ClusterUid, Fingerprint};
+use moorline_model::{ClusterName, ClusterUid, Dialect, Fingerprint};
 use moorline_mtls::{KeyPair, Roots, RootsError, Source};
 use moorline_pki::CertificateRequest;
 use tokio::sync::watch;
@@ -31,8 +31,17 @@ pub(crate) struct Issuer {
     /// What was signed. Held while something is, so that a change of authorities knows all that the one before signed,
     /// also what is not in any record yet.
     signed: Mutex<Signed>,
-    life: Duration,
+    lives: CertificateLives,
     address: String,
+}
+
+/// How long certificates of agents live, by what the agent speaks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CertificateLives {
+    /// Of our own agents, which renew them.
+    pub(crate) moorline: Duration,
+    /// Of Calico's Guardian, which cannot.
+    pub(crate) guardian: Duration,
 }
 
 /// Certificates of agents that were signed lately.
@@ -60,12 +69,16 @@ impl Issuer {
     ///
     /// # Errors
     /// Authorities that TLS cannot use.
-    pub(crate) fn new(authorities: TunnelAuthorities, life: Duration, address: String) -> Result<Self, RootsError> {
+    pub(crate) fn new(
+        authorities: TunnelAuthorities,
+        lives: CertificateLives,
+        address: String,
+    ) -> Result<Self, RootsError> {
         let current = Current::new(authorities);
         let roots = Roots::from_pem(current.roots_pem.as_bytes())?.into();
         let changes = watch::Sender::new(0);
         let current = ArcSwap::from_pointee(current);
-        Ok(Self { current, roots, changes, signed: Mutex::default(), life, address })
+        Ok(Self { current, roots, changes, signed: Mutex::default(), lives, address })
     }
 
     /// Signs by these from now on, and believes them.
@@ -91,9 +104,14 @@ impl Issuer {
     ///
     /// # Errors
     /// [`IssueError`]: most often the authority is not in its time.
-    pub(super) fn issue(&self, cluster: &ClusterName, uid: &ClusterUid) -> Result<Issued, IssueError> {
+    pub(super) fn issue(
+        &self,
+        cluster: &ClusterName,
+        uid: &ClusterUid,
+        dialect: Dialect,
+    ) -> Result<Issued, IssueError> {
         let mut signed = self.signed();
-        let issued = self.current().staying().issue_agent(cluster, uid, clock::now(), self.life)?;
+        let issued = self.current().staying().issue_agent(cluster, uid, clock::now(), self.life_of(dialect))?;
         signed.remember(issued.fingerprint);
         Ok(issued)
     }
@@ -110,7 +128,7 @@ impl Issuer {
     ) -> Result<(Certified, String), IssueError> {
         let mut signed = self.signed();
         let current = self.current();
-        let certified = current.staying().issue_agent_for(cluster, uid, request, clock::now(), self.life)?;
+        let certified = current.staying().issue_agent_for(cluster, uid, request, clock::now(), self.lives.moorline)?;
         signed.remember(certified.fingerprint);
         Ok((certified, current.roots_pem.clone()))
     }
@@ -156,9 +174,17 @@ impl Issuer {
         self.signed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long certificates of agents live.
+    /// How long certificates of our own agents live.
     pub(crate) fn life(&self) -> Duration {
-        self.life
+        self.lives.moorline
+    }
+
+    /// How long certificates live of agents that speak so.
+    pub(crate) fn life_of(&self, dialect: Dialect) -> Duration {
+        match dialect {
+            Dialect::Moorline => self.lives.moorline,
+            Dialect::Guardian => self.lives.guardian,
+        }
     }
 
     /// What agents trust.

@@ -6,6 +6,7 @@ mod checks;
 mod control;
 mod drain;
 mod events;
+mod guardian;
 mod house;
 mod idle;
 mod join;

@@ -44,7 +44,7 @@ pub(super) async fn ensure(client: &Client, name: &ClusterName, dir: &Path) -> R
     }
     let target = Target::directory(dir)?;
     let labels = BTreeMap::from([("moorline.io/quickstart".to_owned(), "true".to_owned())]);
-    let cluster = CreateCluster { name: name.clone(), labels, join: None, attestation: None };
+    let cluster = CreateCluster { labels, ..CreateCluster::new(name.clone()) };
     let created: CreatedCluster = client.post(paths::CLUSTERS, &cluster).await?;
     let (mut out, mut err) = (Vec::new(), Vec::new());
     target.write(name, &created.enrolment, &mut Printer::new(&mut out, &mut err))?;

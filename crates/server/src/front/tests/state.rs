@@ -16,7 +16,7 @@ use crate::{
     clock,
     clusters::{Clusters, store::embedded::OnThreads},
     config::{GatewayConfig, TunnelConfig},
-    control::issue::Issuer,
+    control::issue::{CertificateLives, Issuer},
     front::{authn::Chain, pool::Pool},
     metrics::Metrics,
     registry::Registry,
@@ -79,7 +79,7 @@ pub(super) fn build(parts: Parts, handle: Handle, pool: &Arc<Pool>) -> (Arc<Stat
         issuer: Arc::new(
             Issuer::new(
                 TunnelAuthorities { staying: Authority::generate("test", clock::now(), DAY).unwrap(), leaving: None },
-                DAY,
+                CertificateLives { moorline: DAY, guardian: DAY },
                 "here:1".to_owned(),
             )
             .unwrap(),
