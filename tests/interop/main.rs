@@ -8,4 +8,7 @@
 
 mod exchange;
 mod going;
+mod guardian;
+mod management;
 mod peer;
+mod real;
