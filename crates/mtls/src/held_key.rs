@@ -190,3 +190,53 @@ fn key_of(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'s
 fn algorithms() -> &'static WebPkiSupportedAlgorithms {
     &provider().signature_verification_algorithms
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rustls_pki_types::pem::PemObject as _;
+
+    use super::*;
+
+    const FIXTURES: [&str; 6] = [
+        include_str!("../tests/fixtures/rsa-2048.crt"),
+        include_str!("../tests/fixtures/rsa-2048-v3.crt"),
+        include_str!("../tests/fixtures/ecdsa-p256.crt"),
+        include_str!("../tests/fixtures/ecdsa-p384.crt"),
+        include_str!("../tests/fixtures/ecdsa-p521.crt"),
+        include_str!("../tests/fixtures/ed25519.crt"),
+    ];
+
+    fn leaf(which: prop::sample::Index) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(FIXTURES[which.index(FIXTURES.len())].as_bytes()).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn damage_never_panics(which: prop::sample::Index, at: prop::sample::Index, to: u8, cut: Option<prop::sample::Index>) {
+            let mut der = leaf(which).to_vec();
+            let at = at.index(der.len());
+            der[at] = to;
+            if let Some(cut) = cut {
+                der.truncate(cut.index(der.len()));
+            }
+            let damaged = CertificateDer::from(der);
+            if fit(&damaged, &[]).is_ok() {
+                // What is fit can be used, whatever for.
+                let key = key_of(&damaged).unwrap();
+                drop(RawPublicKeyEntity::try_from(&key).map(|key| {
+                    for algorithm in algorithms().all {
+                        assert!(key.verify_signature(*algorithm, b"message", b"signature").is_err());
+                    }
+                }));
+            }
+        }
+
+        #[test]
+        fn noise_is_nobodys(noise in prop::collection::vec(any::<u8>(), 0..300)) {
+            let noise = CertificateDer::from(noise);
+            prop_assert!(matches!(fit(&noise, &[]), Err(Unfit::Unreadable(_))));
+            prop_assert!(key_of(&noise).is_err());
+        }
+    }
+}

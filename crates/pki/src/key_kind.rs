@@ -21,7 +21,7 @@ pub const MIN_RSA_BITS: usize = 2048;
 /// The most bits of an RSA key: what the TLS library verifies, and a bound on what a stranger's signature costs.
 pub const MAX_RSA_BITS: usize = 8192;
 
-/// The longest object identifier that is told in words; the shortest of those in use have a third of it.
+/// The longest object identifier that is told in words; those in use have half of it.
 const LONGEST_NAME: usize = 40;
 
 /// A kind of public key.
@@ -95,8 +95,8 @@ impl KeyKind {
 fn bits(number: &[u8]) -> usize {
     let mut significant = number.iter().skip_while(|byte| **byte == 0);
     let Some(first) = significant.next() else { return 0 };
-    let first = usize::from(u8::BITS as u8) - first.leading_zeros() as usize;
-    first + significant.count() * 8
+    let of_the_first = u8::BITS - first.leading_zeros();
+    of_the_first as usize + significant.count() * u8::BITS as usize
 }
 
 impl fmt::Display for KeyKind {

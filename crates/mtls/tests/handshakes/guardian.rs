@@ -170,6 +170,50 @@ async fn without_a_certificate_nobody_comes_in() {
     }
 }
 
+/// A TLS 1.2 handshake that is not bound to its certificates (RFC 7627) is none.
+#[tokio::test]
+async fn an_unbound_handshake_is_refused() {
+    let world = World::new();
+    for (bound, expected) in [(true, "closed"), (false, "incompatible")] {
+        let client = client(&world, Some(&brought("ed25519", "ed25519")), &TLS12, &[]);
+        let name = ServerName::try_from(SERVER_NAME).unwrap();
+        let mut hello = Vec::new();
+        rustls::ClientConnection::new(Arc::clone(client.config()), name).unwrap().write_tls(&mut hello).unwrap();
+        if !bound {
+            hello = without_extended_master_secret(&hello);
+        }
+        let (mut near, far) = link();
+        near.write_all(&hello).await.unwrap();
+        near.shutdown().await.unwrap();
+        let hanging_up = async move { near.read_to_end(&mut Vec::new()).await.map(drop) };
+        let acceptor = door(&world);
+        let hearing = async { acceptor.hear(far, LIMIT).await?.finish().await };
+        let (arrived, read) = tokio::join!(hearing, hanging_up);
+        read.unwrap();
+        assert_eq!(arrived.unwrap_err().reason(), expected);
+    }
+}
+
+/// The same first message without that extension, which is empty: lengths are set right.
+fn without_extended_master_secret(hello: &[u8]) -> Vec<u8> {
+    const HEADERS: usize = 5 + 4;
+    let number = |at: usize| usize::from(u16::from_be_bytes([hello[at], hello[at + 1]]));
+    let session_id = HEADERS + 2 + 32;
+    let suites = session_id + 1 + usize::from(hello[session_id]);
+    let compression = suites + 2 + number(suites);
+    let extensions = compression + 1 + usize::from(hello[compression]);
+    let mut at = extensions + 2;
+    while number(at) != 0x17 {
+        at += 4 + number(at + 2);
+    }
+    let mut shorter = [&hello[..at], &hello[at + 4..]].concat();
+    for length in [3, HEADERS - 2, extensions] {
+        let less = u16::try_from(number(length) - 4).unwrap();
+        shorter[length..length + 2].copy_from_slice(&less.to_be_bytes());
+    }
+    shorter
+}
+
 /// The same at a door with guardians and at one without: the rules for our own agents know nothing of them.
 #[tokio::test]
 async fn the_rules_for_agents_stay_what_they_are() {
