@@ -21,6 +21,7 @@ pub(crate) fn certificate(record: &ClusterRecord) -> Result<Option<ActiveFingerp
     let certificates = certificates_from_pem(pem.as_bytes()).map_err(|error| format!("spec.certificate: {error}"))?;
     let first = certificates.first().ok_or("spec.certificate: it holds no certificate")?;
     let info = CertificateInfo::parse(first).map_err(|error| format!("spec.certificate: {error}"))?;
+    info.key_kind.check_usable().map_err(|error| format!("spec.certificate: {error}"))?;
     // Guardian's may be of any make, as Calico's own recipe has them: it is known by its fingerprint alone.
     if record.dialect == Dialect::Moorline && (info.is_ca || !info.for_clients) {
         return Err("spec.certificate: it is not one that a TLS client may present".to_owned());
@@ -120,6 +121,9 @@ mod tests {
     /// name but its subject's. Nobody has its key.
     const VERSION_1: &str = include_str!("../../tests/fixtures/version-1.crt");
 
+    /// The same with a key of 1024 bits.
+    const WEAK: &str = include_str!("../../../mtls/tests/fixtures/rsa-1024.crt");
+
     #[test]
     fn a_guardians_may_be_of_any_make_but_no_other_clusters() {
         let (authority, of_west, _) = signed_for("west");
@@ -127,6 +131,7 @@ mod tests {
             (Dialect::Guardian, VERSION_1, true),
             (Dialect::Guardian, authority.certificate_pem(), true),
             (Dialect::Guardian, of_west.as_str(), false),
+            (Dialect::Guardian, WEAK, false),
             (Dialect::Guardian, "nonsense", false),
         ] {
             let record = ClusterRecord { dialect, ..east(pem) };
