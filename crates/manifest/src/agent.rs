@@ -8,6 +8,7 @@ mod connection;
 mod network;
 mod objects;
 mod parse;
+mod services;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ pub use self::{
     parse::{Address, Cidr, InvalidAddress, Toleration, Unfit},
 };
 use crate::{problem::Problem, rbac, yaml::Node};
+use services::Offered;
 
 /// The namespace, unless another is named.
 pub const NAMESPACE: &str = "moorline";
@@ -56,6 +58,10 @@ pub struct Written {
     pub apiserver_cidrs: Vec<String>,
     /// `--kube-apiserver-port`.
     pub apiserver_ports: Vec<u16>,
+    /// `--service`: `NAME=:PORT`, a service of the management cluster that programs of this one reach there.
+    pub services: Vec<String>,
+    /// `--http-service`: the same for one that speaks HTTP.
+    pub http_services: Vec<String>,
     /// `--node-selector`: `KEY=VALUE`.
     pub node_selector: Vec<String>,
     /// `--toleration`: `KEY[=VALUE][:EFFECT]`.
@@ -88,6 +94,7 @@ pub struct Install {
     proxy: Option<Proxy>,
     apiserver_cidrs: Vec<Cidr>,
     apiserver_ports: Vec<u16>,
+    services: Vec<Offered>,
     node_selector: BTreeMap<String, String>,
     tolerations: Vec<Toleration>,
     cpu_request: String,
@@ -186,6 +193,7 @@ impl Written {
             } else {
                 self.apiserver_ports.clone()
             },
+            services: services::resolve(&self.services, &self.http_services, &mut problems),
             node_selector: parse::pairs("--node-selector", &self.node_selector, &mut problems),
             tolerations: parse::each("--toleration", &self.tolerations, &mut problems),
             cpu_request,
@@ -279,6 +287,7 @@ impl Install {
         let rights = std::iter::once(objects::account(self)).chain(objects::impersonation(self).0);
         all.extend(rights.chain(objects::rights(self)).map(of("rbac.yaml")));
         all.push(of("network-policy.yaml")(network::policy(self, address)));
+        all.extend(services::service(self).map(of("service.yaml")));
         all.extend(workload::budget(self).map(of("deployment.yaml")));
         all.push(of("deployment.yaml")(workload::deployment(self, address, joins)));
         all

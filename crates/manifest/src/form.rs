@@ -78,7 +78,7 @@ fn values(documents: &[Document]) -> Node {
             namespaces.set(namespace, object.at("rules").cloned().unwrap_or_default());
         }
     }
-    map! {
+    let mut values = map! {
         "impersonation" => map! { "rules" => of("ClusterRole", AGENT, "rules"), "namespaces" => namespaces },
         "rights" => map! {
             "certificates" => of("Role", &named("-certificates"), "rules"),
@@ -86,7 +86,12 @@ fn values(documents: &[Document]) -> Node {
         },
         "networkPolicy" => of("NetworkPolicy", AGENT, "spec"),
         "deployment" => of("Deployment", AGENT, "spec"),
+    };
+    let service = of("Service", AGENT, "spec");
+    if service != Node::Null {
+        values.set("service", service);
     }
+    values
 }
 
 fn files(documents: &[Document]) -> Result<Vec<(String, String)>, InvalidYaml> {

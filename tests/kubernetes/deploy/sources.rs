@@ -138,6 +138,8 @@ fn everything() -> Written {
         proxy: Some("https://proxy.example.com:3128".to_owned()),
         proxy_secret: Some("proxy".to_owned()),
         apiserver_cidrs: owned(&["10.96.0.1/32"]),
+        services: owned(&["store=:9200"]),
+        http_services: owned(&["logs=:8443"]),
         node_selector: owned(&["kubernetes.io/os=linux"]),
         tolerations: owned(&["edge:NoSchedule", "spot=yes"]),
         ..Written::default()

@@ -81,6 +81,13 @@ pub(crate) struct InstallArgs {
     /// Port at which it is reached [default: 443 and 6443]; may be repeated
     #[arg(long = "kube-apiserver-port", value_name = "PORT")]
     apiserver_ports: Vec<u16>,
+    /// A service of the management cluster that pods of this one reach at this port of the Service moorline-agent, if the
+    /// server lets the cluster have it; may be repeated
+    #[arg(long = "service", value_name = "NAME=:PORT")]
+    services: Vec<String>,
+    /// The same for a service that speaks HTTP: who is refused gets an HTTP answer that says why; may be repeated
+    #[arg(long = "http-service", value_name = "NAME=:PORT")]
+    http_services: Vec<String>,
     /// A label of the nodes to run on; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     node_selector: Vec<String>,
@@ -111,6 +118,8 @@ impl From<InstallArgs> for Written {
             proxy_secret,
             apiserver_cidrs: typed.apiserver_cidrs,
             apiserver_ports: typed.apiserver_ports,
+            services: typed.services,
+            http_services: typed.http_services,
             node_selector: typed.node_selector,
             tolerations: typed.tolerations,
             cpu_request: typed.cpu_request,

@@ -246,7 +246,17 @@ mod tests {
 
     #[test]
     fn an_agent_takes_the_arguments_of_its_deployment() {
-        let typed = ["moorline", "cluster", "add", "west", "--user-prefix=hub:", "--deny-user=x", "--replicas=3"];
+        let typed = [
+            "moorline",
+            "cluster",
+            "add",
+            "west",
+            "--user-prefix=hub:",
+            "--deny-user=x",
+            "--replicas=3",
+            "--service=store=:9200",
+            "--http-service=logs=:8080",
+        ];
         let Command::Cluster(ClusterCommand::Add(add)) = Cli::parse_from(typed).command else {
             panic!("what was typed")
         };
@@ -263,6 +273,10 @@ mod tests {
         let read = Cli::parse_from(["moorline", "agent"].into_iter().chain(arguments));
         let Command::Agent(agent) = read.command else { panic!("{:?}", read.command) };
         assert_eq!(agent.config.management_cluster_addr.as_deref(), Some("gw.example:9449"));
+        assert_eq!(
+            (agent.config.services, agent.config.http_services),
+            (vec!["store=:9200".to_owned()], vec!["logs=:8080".to_owned()])
+        );
         assert_eq!(
             (agent.config.acting.user_prefix.as_deref(), agent.config.acting.deny_users.len()),
             (Some("hub:"), 1)

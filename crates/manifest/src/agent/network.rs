@@ -4,7 +4,7 @@
 //! open towards everywhere, as do the kube-apiserver's ports unless its addresses are given; who answers there is then held
 //! by TLS alone.
 
-use super::{ADMIN_PORT, Address, Cidr, Install};
+use super::{ADMIN_PORT, Address, Cidr, Install, services};
 use crate::{
     object::{AGENT, list, map, object},
     yaml::Node,
@@ -13,8 +13,11 @@ use crate::{
 /// The address at which NodeLocal DNSCache answers, which is on no pod.
 const NODE_LOCAL_DNS: &str = "169.254.20.10/32";
 
-/// One policy, with egress to DNS, the kube-apiserver and the tunnel or its proxy, and ingress to the admin port.
+/// One policy, with egress to DNS, the kube-apiserver and the tunnel or its proxy, and ingress to the admin port and
+/// to those of services.
 pub(super) fn policy(install: &Install, address: &Address) -> Node {
+    let mut ingress = vec![map! { "ports" => list![port("TCP", ADMIN_PORT)] }];
+    ingress.extend(services::ingress(install));
     let way = install.proxy.as_ref().map_or(address, |proxy| &proxy.address);
     let mut policy = object("networking.k8s.io/v1", "NetworkPolicy", AGENT, Some(&install.namespace));
     policy.set(
@@ -22,7 +25,7 @@ pub(super) fn policy(install: &Install, address: &Address) -> Node {
         map! {
             "podSelector" => map! { "matchLabels" => map! { "app.kubernetes.io/name" => AGENT } },
             "policyTypes" => list!["Ingress", "Egress"],
-            "ingress" => list![map! { "ports" => list![port("TCP", ADMIN_PORT)] }],
+            "ingress" => ingress,
             "egress" => list![dns(), apiserver(&install.apiserver_cidrs, &install.apiserver_ports), tunnel(way)],
         },
     );

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ADMIN_PORT, Address, CERTIFICATES, Install, JOIN_TOKEN, connection};
+use super::{ADMIN_PORT, Address, CERTIFICATES, Install, JOIN_TOKEN, connection, services};
 use crate::{
     object::{AGENT, labels, list, map, object},
     yaml::Node,
@@ -129,8 +129,9 @@ fn container(install: &Install, address: &Address, joins: bool) -> Node {
         };
         container.set("env", list![variable]);
     }
-    let port = map! { "name" => "admin", "containerPort" => ADMIN_PORT, "protocol" => "TCP" };
-    container.set("ports", list![port]);
+    let admin = map! { "name" => "admin", "containerPort" => ADMIN_PORT, "protocol" => "TCP" };
+    let ports: Vec<Node> = std::iter::once(admin).chain(services::container_ports(install)).collect();
+    container.set("ports", ports.into());
     // A restart cures no lost connection: only readiness depends on it.
     container.set("livenessProbe", probe("/livez", 10, 6));
     container.set("readinessProbe", probe("/readyz", 5, 2));
@@ -183,6 +184,7 @@ fn arguments(install: &Install, address: &Address, joins: bool) -> Node {
     if install.sessions > 1 {
         arguments.push(format!("--sessions={}", install.sessions));
     }
+    arguments.extend(services::arguments(install));
     arguments.extend(install.acting.arguments.iter().cloned());
     arguments.into()
 }
