@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{ADMIN_PORT, Install, parse};
+use super::{ADMIN_PORT, Install};
 use crate::{
     object::{AGENT, list, map, object},
     problem::Problem,
@@ -38,7 +38,7 @@ pub(super) fn resolve(tcp: &[String], http: &[String], problems: &mut Vec<Proble
                 problems.push(Problem::new(flag, what, "write NAME=:PORT; pods have addresses of their own"));
                 continue;
             };
-            parse::name(flag, name, problems);
+            Problem::unless_a_name(flag, name, problems);
             if port < FIRST_PORT || port == ADMIN_PORT {
                 let remedy =
                     format!("choose {FIRST_PORT} to 65535, but not {ADMIN_PORT}, where the agent's probes are");
