@@ -196,6 +196,21 @@ impl Authority {
         self.issue(&profile::agent(cluster, uid, self.life(now, life)?)?)
     }
 
+    /// Signs a certificate for a cluster whose agent is Calico's Guardian, with a new key. It says so
+    /// (`moorline:dialect:guardian`) besides what [`Authority::issue_agent`] would say.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub fn issue_guardian(
+        &self,
+        cluster: &ClusterName,
+        uid: &ClusterUid,
+        now: Timestamp,
+        life: Duration,
+    ) -> Result<Issued, IssueError> {
+        self.issue(&profile::guardian(cluster, uid, self.life(now, life)?)?)
+    }
+
     /// Signs a certificate for the agent of a cluster, over the key of its request. It says what
     /// [`Authority::issue_agent`] would say; nothing but the key comes from the request.
     ///
@@ -366,6 +381,9 @@ mod tests {
         assert_eq!(info.uris, ["moorline:cluster:east".to_owned(), format!("moorline:cluster-uid:{uid}")]);
         assert!(info.for_clients && !info.for_servers && !info.is_ca);
         assert!(info.organizations.is_empty() && info.dns_names.is_empty());
+        let mut guardians = read(&authority().issue_guardian(&"east".parse().unwrap(), &uid, now(), DAY).unwrap());
+        assert_eq!(guardians.uris.pop().as_deref(), Some("moorline:dialect:guardian"));
+        assert_eq!((guardians.uris, guardians.for_servers), (info.uris, false));
     }
 
     #[test]

@@ -105,6 +105,13 @@ pub(crate) fn agent(cluster: &ClusterName, uid: &ClusterUid, life: Life) -> Resu
     Ok(params)
 }
 
+/// As an agent's, and it says that it is none of ours: nobody is to take its holder for one.
+pub(crate) fn guardian(cluster: &ClusterName, uid: &ClusterUid, life: Life) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = agent(cluster, uid, life)?;
+    params.subject_alt_names.push(SanType::URI(Ia5String::try_from("moorline:dialect:guardian")?));
+    Ok(params)
+}
+
 pub(crate) fn user(name: &str, group: Option<&str>, life: Life) -> CertificateParams {
     let mut params = base(name, life);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];

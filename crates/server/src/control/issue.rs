@@ -111,7 +111,11 @@ impl Issuer {
         dialect: Dialect,
     ) -> Result<Issued, IssueError> {
         let mut signed = self.signed();
-        let issued = self.current().staying().issue_agent(cluster, uid, clock::now(), self.life_of(dialect))?;
+        let (current, now, life) = (self.current(), clock::now(), self.life_of(dialect));
+        let issued = match dialect {
+            Dialect::Moorline => current.staying().issue_agent(cluster, uid, now, life)?,
+            Dialect::Guardian => current.staying().issue_guardian(cluster, uid, now, life)?,
+        };
         signed.remember(issued.fingerprint);
         Ok(issued)
     }

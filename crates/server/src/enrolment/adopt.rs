@@ -19,6 +19,10 @@ pub(crate) async fn adopt(state: &Arc<State>, peer: &VerifiedPeer) {
         return;
     }
     let Some((name, uid)) = named(peer) else { return };
+    if is_guardians(peer) {
+        tracing::warn!(cluster = %name, %uid, "not adopted: the certificate was issued for Calico's Guardian, and is shown by another agent");
+        return;
+    }
     let active =
         ActiveFingerprint { fingerprint: peer.fingerprint(), not_after: peer.not_after(), dialect: Dialect::Moorline };
     let known = state.registry.by_name(&name);
@@ -55,6 +59,12 @@ pub(crate) async fn adopt(state: &Arc<State>, peer: &VerifiedPeer) {
         }
         Err(why) => tracing::warn!(cluster = %name, %uid, why, "a cluster was not adopted by its certificate"),
     }
+}
+
+/// Whether one of our certificates says that it is for Calico's Guardian: it opens the door of that dialect alone, where
+/// nobody is adopted.
+fn is_guardians(peer: &VerifiedPeer) -> bool {
+    peer.info().is_ok_and(|info| info.uris.iter().any(|uri| uri == "moorline:dialect:guardian"))
 }
 
 /// The cluster that one of our certificates names.

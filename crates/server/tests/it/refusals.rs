@@ -92,6 +92,26 @@ async fn the_certificate_of_a_deleted_cluster() {
     drop(house.ended().await);
 }
 
+/// After an older store was restored, what an authority of ours signed is enough, but not for the other dialect's door.
+#[tokio::test]
+async fn a_guardians_certificate_is_not_adopted_for_another_agent() {
+    let logs = Logs::capture();
+    let until = now().saturating_add(HOUR).to_string();
+    let house = House::start_with(|raw| raw.adopt_until = Some(until)).await;
+    let good = Credentials::from(&house.user().create("east").await.enrolment);
+    let (authority, uid) = (house.tunnel_authority(), ClusterUid::from_bytes([1; 16]));
+    let lost = authority.issue_guardian(&"west".parse().unwrap(), &uid, now(), HOUR).unwrap();
+    let mut agent = Agent::dial(&house, &good.with(&lost)).await;
+    agent.say(&Message::Hello(hello(Some("west")))).await;
+    assert_eq!(agent.refused().await.reason, CloseReason::ClusterDeleted);
+    logs_tell(&logs, &["not adopted", "Guardian", "west"]).await;
+    let ours = authority.issue_agent(&"west".parse().unwrap(), &uid, now(), HOUR).unwrap();
+    let mut agent = Agent::dial(&house, &good.with(&ours)).await;
+    agent.say(&Message::Hello(hello(Some("west")))).await;
+    assert_eq!(agent.welcome().await.cluster.as_str(), "west");
+    drop(house.ended().await);
+}
+
 #[tokio::test]
 async fn a_certificate_that_claims_to_be_another_cluster() {
     let logs = Logs::capture();
