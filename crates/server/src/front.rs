@@ -11,7 +11,7 @@
 //! | `authn` | an identity | 401 |
 //! | `fairness`, `authz` | a permit | 429, 403 |
 //! | `route` | a live session | 404, 503 |
-//! | `pool` | a stream of it | 429, 503 |
+//! | `line`, `pool`, `guardian` | a stream of it | 429, 503 |
 //! | `forward`, `clean` | the head of a response | 502, 504 |
 //! | `upgrade`, `body` | bytes until the end | a cut that shows |
 //! | `vigil` | a right that is still there | the same cut |
@@ -25,6 +25,8 @@ mod clean;
 mod doors;
 mod fairness;
 mod forward;
+pub(crate) mod guardian;
+pub(crate) mod line;
 mod listener;
 pub(crate) mod metrics;
 pub(crate) mod pool;

@@ -12,14 +12,14 @@ use std::{
 };
 
 use moorline_access::Permit;
-use moorline_model::{ClusterName, ClusterRecord, Fingerprint, SessionId, Timestamp};
+use moorline_model::{ClusterName, ClusterRecord, Dialect, Fingerprint, SessionId, Timestamp};
 use thiserror::Error;
 
 pub(crate) use cluster::{AttachError, Attached, Cluster, Connection, Standing};
 
 use crate::{
     events::{Events, Happening},
-    front::pool::Pool,
+    front::line::Line,
     tunnel::session::{Outstanding, Session},
 };
 
@@ -123,7 +123,11 @@ impl Registry {
         overdue: Duration,
     ) -> Result<(Arc<Cluster>, Attached), AttachError> {
         let index = self.read();
-        let owner = index.by_fingerprint.get(fingerprint).filter(|owner| *owner.name() == session.about().cluster);
+        // A certificate opens the door of its own dialect and no other.
+        let owner = index.by_fingerprint.get(fingerprint).filter(|owner| {
+            *owner.name() == session.about().cluster
+                && owner.record().dialect_of(fingerprint) == Some(session.dialect())
+        });
         let cluster = owner.ok_or(AttachError::Disowned)?;
         let attached = cluster.attach(session, most, overdue)?;
         Ok((Arc::clone(cluster), attached))
@@ -178,7 +182,18 @@ impl Registry {
         self.read().by_name.get(name).cloned()
     }
 
-    /// The cluster that this certificate stands for.
+    /// The cluster that this certificate stands for at the door of this dialect.
+    pub(crate) fn by_certificate(&self, fingerprint: &Fingerprint, dialect: Dialect) -> Option<Arc<Cluster>> {
+        self.by_fingerprint(fingerprint).filter(|cluster| cluster.record().dialect_of(fingerprint) == Some(dialect))
+    }
+
+    /// Whether any certificate is registered that speaks this dialect.
+    pub(crate) fn anybody_speaks(&self, dialect: Dialect) -> bool {
+        let speaks = |cluster: &Arc<Cluster>| cluster.record().fingerprints.iter().any(|one| one.dialect == dialect);
+        self.read().by_name.values().any(speaks)
+    }
+
+    /// The cluster that this certificate stands for, in whatever dialect.
     pub(crate) fn by_fingerprint(&self, fingerprint: &Fingerprint) -> Option<Arc<Cluster>> {
         self.read().by_fingerprint.get(fingerprint).cloned()
     }
@@ -228,9 +243,9 @@ impl Routed {
         self.session.id()
     }
 
-    /// The streams of the session: there is no other way to them.
-    pub(crate) fn pool(&self) -> &Arc<Pool> {
-        self.session.pool(self)
+    /// What carries the session's requests: there is no other way to its streams.
+    pub(crate) fn line(&self) -> &Line {
+        self.session.line(self)
     }
 }
 

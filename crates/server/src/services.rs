@@ -15,7 +15,6 @@ pub(crate) use metrics::Metrics;
 use crate::{registry::Cluster, state::State, tunnel::session::Session};
 
 /// Answers the raw streams that Guardian opens, until its session has ended.
-#[expect(dead_code, reason = "the door of that dialect is about to call it")]
 pub(crate) async fn serve_guardian(
     state: Arc<State>,
     cluster: Arc<Cluster>,

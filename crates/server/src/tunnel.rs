@@ -5,6 +5,8 @@
 pub(crate) mod admit;
 pub(crate) mod check;
 pub(crate) mod control;
+mod ending;
+mod guardian;
 mod heartbeat;
 pub(crate) mod listener;
 pub(crate) mod orders;

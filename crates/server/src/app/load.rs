@@ -6,7 +6,7 @@ use std::{error::Error, path::Path, sync::Arc};
 
 use moorline_access::{Policy, StaticTokens};
 use moorline_ca::SubjectName;
-use moorline_model::ClusterRecord;
+use moorline_model::{ClusterRecord, Dialect};
 use moorline_mtls::{GatewayAcceptor, KeyPair, Reloading, Roots, Source, TunnelAcceptor};
 use moorline_oidc::Oidc;
 use moorline_process::Registry as MetricRegistry;
@@ -187,9 +187,11 @@ impl Doors {
         if let Some(files) = &gateway_keys {
             state.metrics.expires("gateway", files.source().current().not_after());
         }
+        let registry = Arc::clone(&state.registry);
         Ok(Self {
             tunnel: TunnelAcceptor::new(tunnel_serving.source(), state.issuer.believed(), moorline_wire::ALPN)
                 .and_then(|acceptor| acceptor.with_join(moorline_wire::JOIN_ALPN))
+                .and_then(|acceptor| acceptor.with_guardian(move || registry.anybody_speaks(Dialect::Guardian)))
                 .map_err(|error| refuse("tunnel", &error))?,
             gateway: GatewayAcceptor::new(keys, Some(user_roots.source()))
                 .map_err(|error| refuse("gateway", &error))?,

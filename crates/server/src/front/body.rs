@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use super::{
     account::{Account, End},
-    pool::Lease,
+    line::Lease,
     vigil::Vigil,
 };
 

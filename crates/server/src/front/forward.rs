@@ -8,24 +8,30 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use moorline_access::RequestAttributes;
 use moorline_model::ClusterName;
-use moorline_mux::{CloseReason, OpenError};
+use moorline_mux::{CloseReason, Handle, OpenError};
 use moorline_process::{Phase, Phases};
 use moorline_wire::{Denial, Failure, headers as wire, may_take_long};
 
 use crate::registry;
 
 use super::{
-    account::Account,
+    account::{Account, End},
     authz::Admitted,
     body::{Body, Progress, RequestBody, Watch},
     fairness::{Fairness, Taken},
+    guardian::{
+        self,
+        openapi::{Document, MAX_DISCOVERY},
+    },
+    line::{Lease, Line, StreamError},
     metrics::Metrics,
-    pool::{Lease, Pool, StreamError},
     request::CLUSTER_HEADER,
     respond::Cause,
     route::Routed,
@@ -61,6 +67,8 @@ pub(super) struct Limits<'a> {
 /// The head of a cluster's response, and what its body will come from.
 pub(super) struct Forwarded {
     response: Response<Incoming>,
+    /// What goes to the user in the place of the body.
+    made: Option<Bytes>,
     lease: Lease,
     switch: Option<Switch>,
     watched: bool,
@@ -82,22 +90,30 @@ impl Routed {
         let (routed, identity, Admitted { slot, places }) = self.into_parts();
         let cluster = routed.permit().cluster();
         let taken = limits.fairness.enter(slot, &places, cluster)?;
-        let pool = routed.pool();
-        let prepared = prepare(outgoing, identity);
-        let own = prepared.asks.is_some() || prepared.long;
-        let sending = send(pool, prepared.request, own, limits.open, metrics);
+        let line = routed.line();
+        let prepared = prepare(outgoing, identity, &routed)?;
+        let needs = Needs { upgrade: prepared.asks.is_some(), long: prepared.long };
+        let sending = send(line, prepared.request, needs, limits.open, metrics);
         let (response, lease) = if prepared.long && prepared.asks.is_none() {
             sending.await
         } else {
             within(limits.response_head, prepared.progress.as_deref(), sending).await.unwrap_or(Err(NoHead::Timeout))
         }
-        .map_err(|error| error.of(cluster, pool))?;
-        if let Some(failure) = Failure::of_response(response.headers()) {
+        .map_err(|error| error.of(cluster, line.handle()))?;
+        let failure = match line {
+            Line::Moorline(_) => Failure::of_response(response.headers()),
+            Line::Guardian(_) => guardian::failure_of(&response, prepared.proxied),
+        };
+        if let Some(failure) = failure {
             let denial = Denial::of_response(response.headers()).filter(|_| failure == Failure::IdentityDenied);
             return Err(Cause::Agent { cluster: cluster.clone(), failure, denial });
         }
         let (response, switch) = clean(response, prepared.asks, cluster)?;
-        Ok(Forwarded { response, lease, switch, watched: prepared.watched, routed, taken })
+        let (response, made) = match prepared.instead.filter(|_| response.status() == StatusCode::OK) {
+            None => (response, None),
+            Some(document) => Box::pin(made(response, document, limits.response_head, cluster)).await?,
+        };
+        Ok(Forwarded { response, made, lease, switch, watched: prepared.watched, routed, taken })
     }
 }
 
@@ -113,6 +129,11 @@ impl Forwarded {
         account.hold(self.taken, self.routed);
         account.is_there(self.response.headers());
         account.answered(self.response.status().as_u16());
+        if let Some(made) = self.made {
+            account.sent(made.len());
+            account.ends(End::Complete);
+            return (self.response.map(|_discovery| Body::Own(Some(made))), None);
+        }
         let Some(mut switch) = self.switch else {
             let watch = self.watched.then(|| {
                 let phases = phases.clone();
@@ -133,9 +154,38 @@ struct Prepared {
     asks: Option<(HeaderValue, OnUpgrade)>,
     long: bool,
     watched: bool,
+    /// Whether something behind the kube-apiserver answers.
+    proxied: bool,
+    /// What the answer is to be turned into.
+    instead: Option<Document>,
 }
 
-fn prepare(outgoing: Outgoing, identity: HeaderValue) -> Prepared {
+fn prepare(outgoing: Outgoing, identity: HeaderValue, routed: &registry::Routed) -> Result<Prepared, Cause> {
+    let path = &outgoing.path;
+    let long = may_take_long(path.path(), path.query());
+    let watched = long && is_watch(outgoing.request.method(), path.path(), path.query());
+    let proxied = path.path().split('/').any(|segment| segment == "proxy");
+    let progress = outgoing.progress.clone();
+    let (request, asks, instead) = match routed.line() {
+        Line::Moorline(_) => {
+            let (request, asks) = for_our_agent(outgoing, identity);
+            (request, asks, None)
+        }
+        Line::Guardian(_) => {
+            let permit = routed.permit();
+            let prepared = guardian::prepare(outgoing, permit.identity());
+            let prepared =
+                prepared.map_err(|refused| Cause::Guardian { cluster: permit.cluster().clone(), refused })?;
+            (prepared.request, prepared.asks, prepared.instead)
+        }
+    };
+    Ok(Prepared { request, progress, asks, long, watched, proxied, instead })
+}
+
+fn for_our_agent(
+    outgoing: Outgoing,
+    identity: HeaderValue,
+) -> (Request<RequestBody>, Option<(HeaderValue, OnUpgrade)>) {
     let Outgoing { mut request, path, request_id, progress } = outgoing;
     let headers = request.headers_mut();
     // Removal first; everything that is written is written after it.
@@ -150,14 +200,11 @@ fn prepare(outgoing: Outgoing, identity: HeaderValue) -> Prepared {
     // What `strip` leaves is an upgrade to a protocol that may pass.
     let protocol = headers.get(header::UPGRADE).cloned();
     let asks = protocol.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
-    let long = may_take_long(path.path(), path.query());
-    let watched = long && is_watch(request.method(), path.path(), path.query());
     let (mut head, incoming) = request.into_parts();
     head.uri = Uri::from(path);
     head.version = Version::HTTP_11;
     head.extensions.clear();
-    let body = RequestBody::new(incoming, progress.clone());
-    Prepared { request: Request::from_parts(head, body), progress, asks, long, watched }
+    (Request::from_parts(head, RequestBody::new(incoming, progress)), asks)
 }
 
 /// Whether the response of a watch is a stream of events, each a line of JSON.
@@ -185,16 +232,29 @@ fn is_watch(method: &Method, path: &str, query: Option<&str>) -> bool {
     *method == Method::GET && RequestAttributes::from_http(method.as_str(), path, query).verb == "watch"
 }
 
+/// What a request asks of what carries it.
+#[derive(Clone, Copy)]
+struct Needs {
+    /// It may be switched to something that is not HTTP.
+    upgrade: bool,
+    /// It may run for hours.
+    long: bool,
+}
+
+/// How often a request that went nowhere is sent on: what carries many requests may end at any moment.
+const TRIES: usize = 2;
+
 async fn send(
-    pool: &Arc<Pool>,
+    line: &Line,
     mut request: Request<RequestBody>,
-    own: bool,
+    needs: Needs,
     open: Duration,
     metrics: &Metrics,
 ) -> Result<(Response<Incoming>, Lease), NoHead> {
-    if !own {
-        while let Some(mut lease) = pool.idle() {
-            let mut failed = match lease.sender().try_send_request(request).await {
+    if let (Line::Moorline(pool), Needs { upgrade: false, long: false }) = (line, needs) {
+        while let Some(lease) = pool.idle() {
+            let mut lease = Lease::Stream(lease);
+            let mut failed = match lease.send(request).await {
                 Ok(response) => return Ok((response, lease)),
                 Err(failed) => failed,
             };
@@ -206,22 +266,38 @@ async fn send(
             }
         }
     }
-    let opening = async { if own { pool.open_own().await } else { pool.open().await } };
-    let opened = tokio::time::timeout(open, opening).await.map_err(|_elapsed| NoHead::OpenTimeout)?;
-    let mut lease = opened.map_err(NoHead::Stream)?;
-    match lease.sender().try_send_request(request).await {
-        Ok(response) => Ok((response, lease)),
-        Err(failed) => Err(NoHead::Broken(failed.into_error())),
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let opened = tokio::time::timeout(open, acquire(line, needs)).await.map_err(|_elapsed| NoHead::OpenTimeout)?;
+        let mut lease = opened.map_err(NoHead::Stream)?;
+        let mut failed = match lease.send(request).await {
+            Ok(response) => return Ok((response, lease)),
+            Err(failed) => failed,
+        };
+        match failed.take_message().filter(|_| tries < TRIES) {
+            Some(unsent) => request = unsent,
+            None => return Err(NoHead::Broken(failed.into_error())),
+        }
     }
 }
 
+async fn acquire(line: &Line, needs: Needs) -> Result<Lease, StreamError> {
+    Ok(match (line, needs) {
+        (Line::Moorline(pool), Needs { upgrade: false, long: false }) => Lease::Stream(pool.open().await?),
+        (Line::Moorline(pool), _) => Lease::Stream(pool.open_own().await?),
+        (Line::Guardian(channels), Needs { upgrade: true, .. }) => Lease::Own(channels.own().await?),
+        (Line::Guardian(channels), _) => Lease::Share(channels.share().await?),
+    })
+}
+
 impl NoHead {
-    fn of(self, cluster: &ClusterName, pool: &Pool) -> Cause {
+    fn of(self, cluster: &ClusterName, session: &Handle) -> Cause {
         let cluster = cluster.clone();
         match self {
             Self::Timeout => Cause::HeadTimeout(cluster),
             Self::OpenTimeout => Cause::OpenTimeout(cluster),
-            Self::Stream(StreamError::Open(OpenError::Limit)) => Cause::ClusterBusy(cluster),
+            Self::Stream(StreamError::Open(OpenError::Limit) | StreamError::Full) => Cause::ClusterBusy(cluster),
             Self::Stream(StreamError::Open(OpenError::Draining)) => {
                 let reason = "its agent is about to reconnect".to_owned();
                 Cause::NotConnected { cluster, reason, retry_after: RECONNECT }
@@ -236,8 +312,7 @@ impl NoHead {
             Self::Broken(error) => {
                 tracing::debug!(%error, %cluster, "no response through the tunnel");
                 // The session's own end, where that is why, tells more than the stream's.
-                let handle = pool.handle();
-                let reason = if handle.is_open() { None } else { handle.closed().now_or_never() };
+                let reason = if session.is_open() { None } else { session.closed().now_or_never() };
                 Cause::TunnelLost { cluster, reason: reason.as_ref().map(CloseReason::label) }
             }
         }
@@ -285,6 +360,25 @@ fn clean(
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     response.headers_mut().insert(header::UPGRADE, protocol);
     Ok((response, Some(Switch::new(user, agent))))
+}
+
+/// Turns what discovery says into what was asked for.
+async fn made(
+    response: Response<Incoming>,
+    document: Document,
+    limit: Duration,
+    cluster: &ClusterName,
+) -> Result<(Response<Incoming>, Option<Bytes>), Cause> {
+    let (mut head, mut body) = response.into_parts();
+    let lost = || Cause::TunnelLost { cluster: cluster.clone(), reason: None };
+    let reading = Limited::new(&mut body, MAX_DISCOVERY).collect();
+    let read = tokio::time::timeout(limit, reading).await.map_err(|_elapsed| Cause::HeadTimeout(cluster.clone()))?;
+    let made = document.made_of(&read.map_err(|_cut| lost())?.to_bytes()).ok_or_else(lost)?;
+    for of_the_other in [header::CONTENT_LENGTH, header::ETAG, header::LAST_MODIFIED, header::CONTENT_ENCODING] {
+        head.headers.remove(of_the_other);
+    }
+    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok((Response::from_parts(head, body), Some(made)))
 }
 
 #[cfg(test)]

@@ -13,12 +13,11 @@ use std::{
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use moorline_mux::{Handle, OpenError, Paced, Stream, Watch};
+use moorline_mux::{Handle, Paced, Stream, Watch};
 use moorline_process::Tasks;
-use thiserror::Error;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{body::RequestBody, metrics::Metrics};
+use super::{body::RequestBody, line::StreamError, metrics::Metrics};
 
 /// Idle streams kept for each session. As many callers at once get a stream without opening one; more streams idle
 /// would hold memory on both ends for a load that has passed.
@@ -75,17 +74,6 @@ struct Running {
     /// Ends the stream's task when it is dropped, also one whose bytes nobody takes any more: HTTP alone would wait until
     /// they are gone.
     _stop: oneshot::Sender<Infallible>,
-}
-
-/// Why no stream could be had.
-#[derive(Debug, Error)]
-pub(super) enum StreamError {
-    /// The session opens none.
-    #[error("no stream: {0}")]
-    Open(OpenError),
-    /// HTTP failed before its first byte.
-    #[error("no connection on a new stream")]
-    Http(#[source] hyper::Error),
 }
 
 impl Pool {

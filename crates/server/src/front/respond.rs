@@ -20,6 +20,7 @@ use super::{
     account::{Account, End},
     authn::AuthnError,
     body::Body,
+    guardian::Refused,
     request::TargetError,
 };
 
@@ -92,6 +93,13 @@ pub(crate) enum Cause {
         failure: Failure,
         /// Which rule of the cluster's own it was, where it was one.
         denial: Option<Denial>,
+    },
+    /// The cluster's agent is Calico's Guardian, which does not carry this.
+    Guardian {
+        /// Whose.
+        cluster: ClusterName,
+        /// What it does not carry.
+        refused: Refused,
     },
     /// The cluster switched protocols without being asked, or to another one than asked for.
     WrongUpgrade(ClusterName),
@@ -251,6 +259,7 @@ impl Cause {
                 format!("cluster \"{cluster}\": {denial}"),
             ),
             Self::Agent { cluster, failure, denial: None } => agent(cluster, *failure),
+            Self::Guardian { cluster, refused } => guardian(cluster, refused),
             Self::WrongUpgrade(cluster) => Row::new(
                 "wrong-upgrade",
                 R::BadGateway,
@@ -292,6 +301,20 @@ fn agent(cluster: &ClusterName, failure: Failure) -> Row {
     };
     let row = Row::new(failure.as_str(), failure.reason(), level, format!("cluster \"{cluster}\": {text}"));
     Row { retry, ..row }
+}
+
+/// The part of the table that is about what cannot go through Guardian.
+fn guardian(cluster: &ClusterName, refused: &Refused) -> Row {
+    let text = format!("cluster \"{cluster}\": {refused}");
+    match refused {
+        Refused::Path => Row::new("guardian-path", Reason::NotFound, Level::INFO, text),
+        Refused::Unclean => Row::new("guardian-path", Reason::BadRequest, Level::INFO, text),
+        Refused::UpgradeWithBody => Row::new("guardian-upgrade", Reason::BadRequest, Level::INFO, text),
+        Refused::Identity(_) => Row::new(Failure::IdentityDenied.as_str(), Reason::Forbidden, Level::INFO, text),
+        Refused::TooManyHeaders => {
+            Row::new(Failure::HeadTooLarge.as_str(), Reason::RequestHeaderFieldsTooLarge, Level::INFO, text)
+        }
+    }
 }
 
 /// Where a failure is answered.
@@ -428,6 +451,9 @@ mod tests {
             (agent(Failure::ShuttingDown), 503, "shutting-down", Some(1)),
             (agent(Failure::Unknown), 502, "unknown", None),
             (Cause::WrongUpgrade(east()), 502, "wrong-upgrade", None),
+            (Cause::Guardian { cluster: east(), refused: Refused::Path }, 404, "guardian-path", None),
+            (Cause::Guardian { cluster: east(), refused: Refused::UpgradeWithBody }, 400, "guardian-upgrade", None),
+            (Cause::Guardian { cluster: east(), refused: Refused::Identity("r".into()) }, 403, "identity-denied", None),
         ];
         for (cause, code, label, retry) in table {
             let row = cause.row("moorline.io");

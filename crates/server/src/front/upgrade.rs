@@ -17,7 +17,7 @@ use tokio_util::io::{InspectReader, InspectWriter};
 
 use super::{
     account::{Account, End},
-    pool::Lease,
+    line::Lease,
     vigil::Vigil,
 };
 

@@ -7,7 +7,14 @@ use moorline_mux::{Config, Role};
 use moorline_process::Tasks;
 
 use super::*;
-use crate::{clock, front::pool::PoolContext, tunnel::session::Introduction};
+use crate::{
+    clock,
+    front::{
+        line::Line,
+        pool::{Pool, PoolContext},
+    },
+    tunnel::session::Introduction,
+};
 
 const OVERDUE: Duration = Duration::from_secs(60);
 
@@ -49,7 +56,7 @@ fn session_by(cluster: &str, fingerprint: Fingerprint) -> (Arc<Session>, impl Si
         abilities: crate::tunnel::session::Abilities::default(),
         trusts: Vec::new(),
     };
-    (Arc::new(Session::new(about, handle.clone(), Pool::new(handle, pools))), (driver, incoming))
+    (Arc::new(Session::new(about, handle.clone(), Line::Moorline(Pool::new(handle, pools)))), (driver, incoming))
 }
 
 /// Between the look at a certificate and the attachment the hello is judged: whatever changes meanwhile counts.

@@ -5,6 +5,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use moorline_model::Dialect;
 use moorline_mtls::{Arrived, Arriving, HandshakeError, TunnelAcceptor, VerifiedPeer};
 use moorline_mux::{CloseReason as MuxReason, Config, Handle, Incoming, Role, Stream};
 use moorline_process::Phase;
@@ -28,7 +29,7 @@ use crate::{
     clock,
     enrolment::{adopt, authorities, requests},
     events::Happening,
-    front::pool::Pool,
+    front::{line::Line, pool::Pool},
     registry::{AttachError, Cluster},
     state::State,
 };
@@ -61,17 +62,17 @@ struct Arrival {
 }
 
 /// Why an agent may not come in.
-struct Refusal {
-    reason: CloseReason,
+pub(super) struct Refusal {
+    pub(super) reason: CloseReason,
     /// For the agent.
-    told: String,
+    pub(super) told: String,
     /// For our log, where it says more.
     logged: Option<String>,
     after: Option<Duration>,
 }
 
 impl Refusal {
-    fn new(reason: CloseReason, told: impl Into<String>) -> Self {
+    pub(super) fn new(reason: CloseReason, told: impl Into<String>) -> Self {
         Self { reason, told: told.into(), logged: None, after: None }
     }
 
@@ -93,11 +94,8 @@ impl Admission {
         let began = Instant::now();
         let (tls, peer) = match arriving.finish().await {
             Ok(Arrived::Agent(tls, peer)) => (tls, peer),
+            Ok(Arrived::Guardian(tls, peer)) => return self.admit_guardian(tls, &peer, remote, began),
             Ok(Arrived::Stranger(_)) => return self.no_handshake(remote, &HandshakeError::NoClientCertificate),
-            Ok(Arrived::Guardian(..)) => {
-                let wanted = String::from_utf8_lossy(moorline_wire::ALPN).into_owned();
-                return self.no_handshake(remote, &HandshakeError::AlpnMismatch { wanted });
-            }
             Err(error) => return self.no_handshake(remote, &error),
         };
         let (handle, incoming, driver) = moorline_mux::session(tls, self.mux_config());
@@ -123,7 +121,7 @@ impl Admission {
                 Refusal::new(CloseReason::Overloaded, "the server has as many sessions as it may").come_back()
             })?;
             let session = self.introduce(&arrival, hello, &cluster);
-            let cluster = self.attach(&arrival.peer, &cluster, &session)?;
+            let cluster = self.attach(&cluster, &session)?;
             Ok((cluster, session, protocol, place))
         });
         match outcome {
@@ -143,11 +141,15 @@ impl Admission {
                     self.state.tasks.spawn("tunnel-check", checking);
                 }
                 let control = Control::new(Arc::clone(&self.state), cluster, session, stream, (welcome, place));
-                self.state.metrics.welcomed.inc();
-                self.state.metrics.admission_seconds.observe(began.elapsed().as_secs_f64());
+                self.welcomed(began);
                 self.state.tasks.spawn("tunnel-control", control.run());
             }
         }
+    }
+
+    pub(super) fn welcomed(&self, began: Instant) {
+        self.state.metrics.welcomed.inc();
+        self.state.metrics.admission_seconds.observe(began.elapsed().as_secs_f64());
     }
 
     fn mux_config(&self) -> Config {
@@ -207,7 +209,7 @@ impl Admission {
             return Err(Refusal::new(CloseReason::Draining, "this server is about to stop").come_back());
         }
         let fingerprint = arrival.peer.fingerprint();
-        let Some(cluster) = self.state.registry.by_fingerprint(&fingerprint) else {
+        let Some(cluster) = self.state.registry.by_certificate(&fingerprint, Dialect::Moorline) else {
             return Err(self.stranger(&arrival.peer));
         };
         if let Err(time) = arrival.peer.check_validity(clock::now()) {
@@ -242,6 +244,10 @@ impl Admission {
             .as_ref()
             .and_then(|(name, uid)| self.state.registry.by_name(name).filter(|cluster| cluster.record().uid == *uid));
         let (reason, told) = match (&named, known.map(|cluster| cluster.record())) {
+            (_, Some(record)) if record.accepts(&fingerprint) => (
+                CloseReason::UnknownCertificate,
+                "this certificate was issued for Calico's Guardian, and lets no other agent in",
+            ),
             (Some(_), None) => (
                 CloseReason::ClusterDeleted,
                 "the cluster that this certificate was issued for is not registered here: it was deleted, or this \
@@ -276,22 +282,17 @@ impl Admission {
             abilities: Abilities::of(&hello.capabilities),
             trusts: fingerprints(&hello.roots),
         };
-        let pool = Pool::new(arrival.handle.clone(), self.state.pools.clone());
-        Arc::new(Session::new(about, arrival.handle.clone(), pool))
+        let line = Line::Moorline(Pool::new(arrival.handle.clone(), self.state.pools.clone()));
+        Arc::new(Session::new(about, arrival.handle.clone(), line))
     }
 
     /// Takes the session in. The cluster's other sessions must prove at once that they live: a returning agent never
     /// waits for its half-open predecessor.
-    fn attach(
-        &self,
-        peer: &VerifiedPeer,
-        cluster: &Arc<Cluster>,
-        session: &Arc<Session>,
-    ) -> Result<Arc<Cluster>, Refusal> {
+    pub(super) fn attach(&self, cluster: &Arc<Cluster>, session: &Arc<Session>) -> Result<Arc<Cluster>, Refusal> {
         let tunnel = &self.state.tunnel;
         let overdue = tunnel.heartbeat_interval.mul_f64(1.5);
-        let attaching =
-            self.state.registry.attach(&peer.fingerprint(), session, tunnel.max_sessions_per_cluster, overdue);
+        let fingerprint = session.about().fingerprint;
+        let attaching = self.state.registry.attach(&fingerprint, session, tunnel.max_sessions_per_cluster, overdue);
         let (cluster, attached) = match attaching {
             Ok(attached) => attached,
             Err(gone @ AttachError::Disowned) => {
@@ -390,7 +391,7 @@ fn io_words(error: &io::Error) -> String {
 }
 
 /// The metric label: a word of a fixed set.
-fn word(reason: &CloseReason) -> &'static str {
+pub(super) fn word(reason: &CloseReason) -> &'static str {
     match reason {
         CloseReason::UnknownCertificate => "unknown-certificate",
         CloseReason::Expired => "expired",

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Collected, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use moorline_mux::{OpenError, Paced};
@@ -23,7 +23,15 @@ use super::{
     orders::Order,
     session::{Session, Upstream, bounded},
 };
-use crate::{events::Happening, registry::Cluster, state::State};
+use crate::{
+    events::Happening,
+    front::{
+        guardian::{channels::Channels, request},
+        line::StreamError,
+    },
+    registry::Cluster,
+    state::State,
+};
 
 /// Probes in progress at once over all sessions: silent ones must not pile up, nor a fleet that comes at once.
 pub(crate) const AT_ONCE: usize = 256;
@@ -46,6 +54,11 @@ const WORRIED: u32 = 3;
 
 /// The share by which each interval is shortened at random, at most.
 const JITTER: f64 = 0.2;
+
+/// Bytes of a refusal of kube-apiserver that are read.
+const MAX_REFUSAL: usize = 16 * 1024;
+
+const BROKE: &str = "a stream broke before it answered";
 
 /// How a session fared when it was last asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +177,13 @@ async fn ask(state: &State, session: &Session) -> Found {
 }
 
 async fn exchange(session: &Session) -> Found {
+    match session.channels() {
+        None => through_our_agent(session).await,
+        Some(channels) => through_guardian(channels).await,
+    }
+}
+
+async fn through_our_agent(session: &Session) -> Found {
     let stream = match session.handle().open().await {
         Ok(stream) => stream,
         // As many requests run as may: it carries those.
@@ -180,7 +200,7 @@ async fn exchange(session: &Session) -> Found {
     };
     // The connection ends when the sender is gone; how, matters only where the answer did not come.
     let (answer, _driven) = tokio::join!(asking, connection);
-    let Some((head, body)) = answer else { return Found::Nothing("a stream broke before it answered".to_owned()) };
+    let Some((head, body)) = answer else { return Found::Nothing(BROKE.to_owned()) };
     if Failure::of_response(&head.headers).is_some() {
         return Found::Busy;
     }
@@ -191,6 +211,41 @@ async fn exchange(session: &Session) -> Found {
             Found::Answer(Upstream::Failing(why))
         }
         None => Found::Nothing(format!("a probe was answered with {} and no finding", head.status)),
+    }
+}
+
+/// Guardian answers no probes of ours: it is asked what any user might ask, by nobody (see `front::guardian::request`).
+/// Whatever kube-apiserver says to that has gone the whole way.
+async fn through_guardian(channels: &Channels) -> Found {
+    let stream = match channels.bare().await {
+        Ok(stream) => stream,
+        Err(StreamError::Open(OpenError::Limit) | StreamError::Full) => return Found::Busy,
+        Err(StreamError::Open(_)) => return Found::Ended,
+        Err(error @ (StreamError::Tls(_) | StreamError::Http(_))) => return Found::Nothing(error.to_string()),
+    };
+    let shaken = http1::Builder::new().writev(false).handshake(TokioIo::new(stream)).await;
+    let Ok((mut sender, connection)) = shaken else { return Found::Nothing("no HTTP on a new stream".to_owned()) };
+    let Ok(mut question) = request::question() else { return Found::Nothing("no question".to_owned()) };
+    question.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+    let asking = async move {
+        let response = sender.send_request(question).await.ok()?;
+        let (head, body) = response.into_parts();
+        // What is longer is no refusal.
+        let body = Limited::new(body, MAX_REFUSAL).collect().await.map(Collected::to_bytes).unwrap_or_default();
+        Some((head, body))
+    };
+    let (answer, _driven) = tokio::join!(asking, connection);
+    let Some((head, body)) = answer else { return Found::Nothing(BROKE.to_owned()) };
+    let own = !head.headers.contains_key("audit-id");
+    let failing = |why: &str| Found::Answer(Upstream::Failing(why.to_owned()));
+    match head.status {
+        StatusCode::UNAUTHORIZED => failing("its kube-apiserver does not accept Guardian's own token"),
+        StatusCode::BAD_GATEWAY if own => failing("Guardian cannot reach its kube-apiserver"),
+        StatusCode::NOT_FOUND if own => Found::Nothing("Guardian does not know the path /api/".to_owned()),
+        StatusCode::FORBIDDEN if String::from_utf8_lossy(&body).contains("cannot impersonate") => failing(
+            "Guardian's service account may not impersonate users: apply the cluster's manifest, whose ClusterRole lets it",
+        ),
+        _ => Found::Answer(Upstream::Well),
     }
 }
 

@@ -13,8 +13,7 @@ use std::{
     time::Duration,
 };
 
-use moorline_mux::{CloseReason as MuxReason, Stream};
-use moorline_process::Phase;
+use moorline_mux::Stream;
 use moorline_wire::{
     CloseReason, Decoder, GoAway, Heartbeat, HeartbeatAck, Message, ProtocolError, RenewOrder, RootsOrder, RootsTaken,
     encode,
@@ -26,7 +25,8 @@ use tokio::{
 };
 
 use super::{
-    heartbeat::{Due, Heart},
+    ending::{Ending, begins},
+    heartbeat::{Due, Heart, luck},
     listener::Rate,
     orders::Order,
     session::{Session, Upstream, fingerprints},
@@ -66,27 +66,6 @@ pub(super) struct Control {
     _place: OwnedSemaphorePermit,
 }
 
-/// Why a session ended.
-#[derive(Clone, Debug)]
-enum Ending {
-    /// By an order: deletion, shutdown, a newer session.
-    Ordered(CloseReason),
-    /// The agent's certificate ended.
-    Expired,
-    /// Heartbeats went unanswered.
-    HeartbeatMissed,
-    /// A newer session arrived and this one did not answer in time.
-    Superseded,
-    /// The agent went away, as it said.
-    Left,
-    /// The agent broke the protocol.
-    Protocol(String),
-    /// The agent does not read its control stream.
-    NotReading,
-    /// The connection ended.
-    Gone(MuxReason),
-}
-
 enum Event {
     Message(Message),
     Order(Order),
@@ -104,8 +83,7 @@ impl Control {
         (stream, decoder): (Stream, Decoder),
         (welcome, place): (Vec<u8>, OwnedSemaphorePermit),
     ) -> Self {
-        state.metrics.sessions.inc();
-        settle_later(&state, &cluster);
+        begins(&state, &cluster);
         let heart = Heart::new(state.tunnel.heartbeat_interval, Instant::now(), luck());
         Self {
             state,
@@ -366,77 +344,10 @@ impl Drop for Control {
     /// The one end of every session, also of one whose task was cut short.
     fn drop(&mut self) {
         let ending = self.ending.take().unwrap_or(Ending::Ordered(CloseReason::Shutdown));
-        self.session.leave();
-        self.session.handle().close(MuxReason::Local(ending.label()));
-        let left = self.cluster.detach(&self.session, &ending.to_string());
-        let (session, lived) = (self.session.id(), self.session.age());
-        let happening = Happening::Disconnected { session, why: ending.to_string(), lived, left };
-        self.state.events.emit(&self.cluster, happening);
-        self.state.metrics.sessions.dec();
-        self.state.metrics.end(ending.label());
-        settle_later(&self.state, &self.cluster);
-        tracing::info!(
-            cluster = %self.cluster.name(),
-            session = %self.session.id(),
-            remote = %self.session.about().remote,
-            reason = ending.label(),
-            outstanding = self.session.outstanding(),
-            "session ended: {ending}"
-        );
-    }
-}
-
-impl Ending {
-    /// A word of a small fixed set, for metrics.
-    fn label(&self) -> &'static str {
-        match self {
-            Self::Ordered(CloseReason::ClusterDeleted) => "cluster-deleted",
-            Self::Ordered(CloseReason::Revoked) => "revoked",
-            Self::Ordered(CloseReason::Superseded) | Self::Superseded => "superseded",
-            Self::Ordered(CloseReason::NotCarrying) => "not-carrying",
-            Self::Ordered(_) => "shutdown",
-            Self::Expired => "expired",
-            Self::HeartbeatMissed => "heartbeat-missed",
-            Self::Left => "left",
-            Self::Protocol(_) => "protocol-error",
-            Self::NotReading => "not-reading",
-            Self::Gone(reason) => reason.label(),
-        }
-    }
-}
-
-impl std::fmt::Display for Ending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Ordered(CloseReason::ClusterDeleted) => f.write_str("the cluster was deleted"),
-            Self::Ordered(CloseReason::Revoked) => f.write_str("its certificate was revoked"),
-            Self::Ordered(CloseReason::Superseded) => f.write_str("it did not answer, and a newer one took its place"),
-            Self::Ordered(CloseReason::NotCarrying) => f.write_str("it looked alive and carried no requests"),
-            Self::Ordered(_) => f.write_str("this server stops"),
-            Self::Expired => f.write_str("the agent's certificate has expired"),
-            Self::HeartbeatMissed => f.write_str("the agent did not answer heartbeats"),
-            Self::Superseded => f.write_str("a newer session arrived, and this one did not answer in time"),
-            Self::Left => f.write_str("the agent went away"),
-            Self::Protocol(why) => write!(f, "the agent broke the protocol: {why}"),
-            Self::NotReading => f.write_str("the agent does not read what it is sent"),
-            Self::Gone(reason) => write!(f, "{reason}"),
-        }
-    }
-}
-
-/// A session began or ended: certificates that were renewed may go.
-pub(super) fn settle_later(state: &Arc<State>, cluster: &Arc<Cluster>) {
-    if cluster.record().fingerprints.len() > 1 && state.phases.current() < Phase::Draining {
-        let (shared, cluster) = (Arc::clone(state), Arc::clone(cluster));
-        state.tasks.spawn("settle-certificates", async move { renew::settle(&shared, &cluster).await });
+        ending.of(&self.state, &self.cluster, &self.session);
     }
 }
 
 fn go_away(reason: CloseReason, reconnect_after_ms: Option<u64>) -> Message {
     Message::GoAway(GoAway { reason, message: String::new(), reconnect_after_ms })
-}
-
-/// From 0 to 1, so that the beats of a fleet do not fall together.
-fn luck() -> f64 {
-    rand::random()
 }

@@ -121,6 +121,11 @@ impl Heart {
     }
 }
 
+/// From 0 to 1, so that the beats of a fleet do not fall together.
+pub(super) fn luck() -> f64 {
+    rand::random()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,13 +13,17 @@ use std::{
     time::Duration,
 };
 
-use moorline_model::{ClusterName, Fingerprint, SessionId, Timestamp};
+use moorline_model::{ClusterName, Dialect, Fingerprint, SessionId, Timestamp};
 use moorline_mux::Handle;
 use moorline_wire::{capability, probe};
 use tokio::time::Instant;
 
 use super::{check::Carriage, orders::Orders};
-use crate::{clock, front::pool::Pool, registry::Routed};
+use crate::{
+    clock,
+    front::{guardian::channels::Channels, line::Line},
+    registry::Routed,
+};
 
 /// What is known of a session when it begins.
 pub(crate) struct Introduction {
@@ -81,7 +85,7 @@ pub(crate) enum Upstream {
 pub(crate) struct Session {
     about: Introduction,
     handle: Handle,
-    pool: Arc<Pool>,
+    line: Line,
     outstanding: Arc<AtomicUsize>,
     orders: Orders,
     began: Instant,
@@ -130,7 +134,7 @@ pub(crate) struct Outstanding {
 
 impl Session {
     /// A session that nobody knows of yet.
-    pub(crate) fn new(mut about: Introduction, handle: Handle, pool: Arc<Pool>) -> Self {
+    pub(crate) fn new(mut about: Introduction, handle: Handle, line: Line) -> Self {
         let told = Told {
             upstream: Upstream::Untold,
             kubernetes_version: about.kubernetes_version.take().map(bounded),
@@ -142,7 +146,7 @@ impl Session {
         Self {
             about,
             handle,
-            pool,
+            line,
             outstanding: Arc::default(),
             orders: Orders::default(),
             began: Instant::now(),
@@ -168,9 +172,25 @@ impl Session {
         &self.about
     }
 
-    /// Its streams, for whoever was routed here.
-    pub(crate) fn pool(&self, _proof: &Routed) -> &Arc<Pool> {
-        &self.pool
+    /// What carries its requests, for whoever was routed here.
+    pub(crate) fn line(&self, _proof: &Routed) -> &Line {
+        &self.line
+    }
+
+    /// The channels of a session of Guardian's, for the probe.
+    pub(super) fn channels(&self) -> Option<&Arc<Channels>> {
+        match &self.line {
+            Line::Guardian(channels) => Some(channels),
+            Line::Moorline(_) => None,
+        }
+    }
+
+    /// What its agent speaks.
+    pub(crate) fn dialect(&self) -> Dialect {
+        match &self.line {
+            Line::Moorline(_) => Dialect::Moorline,
+            Line::Guardian(_) => Dialect::Guardian,
+        }
     }
 
     /// What its control task is to do.

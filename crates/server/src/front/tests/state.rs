@@ -17,7 +17,7 @@ use crate::{
     clusters::{Clusters, store::embedded::OnThreads},
     config::{GatewayConfig, TunnelConfig},
     control::issue::{CertificateLives, Issuer},
-    front::{authn::Chain, pool::Pool},
+    front::{authn::Chain, line::Line, pool::Pool},
     metrics::Metrics,
     registry::Registry,
     state::State,
@@ -64,7 +64,7 @@ fn tunnel() -> TunnelConfig {
 /// `east` with this session, `west` without any.
 pub(super) fn build(parts: Parts, handle: Handle, pool: &Arc<Pool>) -> (Arc<State>, Shutdown) {
     let registry = Arc::new(Registry::new(vec![record("east", 1), record("west", 2)]));
-    let session = Arc::new(Session::new(introduction(), handle, Arc::clone(pool)));
+    let session = Arc::new(Session::new(introduction(), handle, Line::Moorline(Arc::clone(pool))));
     assert!(registry.attach(&certificate(1), &session, 1, DAY).is_ok());
     let directory = tempfile::tempdir().unwrap();
     let memory = MemoryBudget::new(64 << 20);

@@ -1,0 +1,328 @@
+//! The inner connections of one Guardian session: few that carry many requests, and one for each upgrade.
+//!
+//! `forward` takes places here. An ordinary request gets a place on a connection of HTTP/2, the least busy one; further
+//! connections are opened as places get scarce, one at a time, and closed when they were idle for a while. How much one
+//! request may bring that nobody reads is bounded by its window, and the window of a connection is as large as those of
+//! all its requests together, so that no slow reader holds up the others on it.
+
+use std::{
+    convert::Infallible,
+    fmt, mem,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use moorline_mtls::{ClientStream, InnerConnector};
+use moorline_mux::{Handle, Paced, Stream, Watch};
+use moorline_process::Tasks;
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::Instant,
+};
+
+use super::sacrifice::Sacrifice;
+use crate::front::{body::RequestBody, line::StreamError, pool::PoolContext};
+
+/// Requests at once on one connection, watches among them. Go's own limit is 250; fewer share a fate, and a window.
+const PLACES: usize = 16;
+
+/// So many of them taken, and another connection is opened, while it may be: each has TLS of its own to do.
+const BUSY: usize = 4;
+
+/// Connections that carry many requests, for each session.
+const MOST: usize = 16;
+
+/// How long a connection without requests is kept.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How often idle connections are looked at.
+const SWEEP: Duration = Duration::from_secs(15);
+
+/// Bytes of one response that may wait for its reader. At 50 ms of round trip that lets 10 MB a second through.
+const WINDOW: u32 = 512 * 1024;
+
+/// The same of all responses of a connection.
+#[expect(clippy::cast_possible_truncation, reason = "16 places")]
+const CONNECTION_WINDOW: u32 = WINDOW * PLACES as u32;
+
+/// Bytes of one request's body that may wait for Guardian's window.
+const SEND_BUFFER: usize = 128 * 1024;
+
+/// Bytes of a response head that are taken.
+const MAX_RESPONSE_HEAD: usize = 64 * 1024;
+
+/// For TLS inside a stream. The caller's own limit is shorter, most often; this one is for whom nobody waits any more.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+
+/// The connections of one session.
+pub(crate) struct Channels {
+    handle: Handle,
+    inner: InnerConnector,
+    context: PoolContext,
+    open: Mutex<Open>,
+    /// Whoever opens a connection has the turn; everybody who waits for one looks again when it is done.
+    opening: Semaphore,
+}
+
+#[derive(Default)]
+struct Open {
+    channels: Vec<Arc<Channel>>,
+    swept: bool,
+}
+
+struct Channel {
+    sender: http2::SendRequest<RequestBody>,
+    taken: AtomicUsize,
+    /// When a request ended last.
+    rested: Mutex<Instant>,
+    /// Ends the connection's task when it is dropped.
+    _stop: oneshot::Sender<Infallible>,
+}
+
+/// A place on a connection. Dropping it frees the place; what was asked and not answered is cancelled with its response.
+pub(crate) struct Share {
+    sender: http2::SendRequest<RequestBody>,
+    channel: Arc<Channel>,
+}
+
+/// A connection for one request. Dropping it resets the stream.
+pub(crate) struct Own {
+    sender: http1::SendRequest<RequestBody>,
+    watch: Watch,
+    _stop: oneshot::Sender<Infallible>,
+}
+
+impl Channels {
+    /// The connections of a session whose agent shows the certificate that `inner` is pinned to. None yet.
+    pub(crate) fn new(handle: Handle, inner: InnerConnector, context: PoolContext) -> Arc<Self> {
+        Arc::new(Self { handle, inner, context, open: Mutex::default(), opening: Semaphore::new(1) })
+    }
+
+    /// The session's handle.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// A place for a request. Safe to cancel.
+    ///
+    /// # Errors
+    /// [`StreamError`]; nothing was sent.
+    pub(in crate::front) async fn share(self: &Arc<Self>) -> Result<Share, StreamError> {
+        let crowded = match self.find() {
+            Found::Calm(share) => return Ok(share),
+            Found::Full => return Err(StreamError::Full),
+            Found::Crowded(share) => Some(share),
+            Found::None => None,
+        };
+        let _turn = match (self.opening.try_acquire(), crowded.is_some()) {
+            (Ok(turn), _) => Ok(turn),
+            // Somebody opens one already; what there is will do meanwhile.
+            (Err(_), true) => return crowded.ok_or(StreamError::Full),
+            (Err(_), false) => self.opening.acquire().await,
+        };
+        match self.find() {
+            Found::Calm(share) => return Ok(share),
+            Found::Full => return crowded.ok_or(StreamError::Full),
+            Found::Crowded(_) | Found::None => {}
+        }
+        // Boxed, as below: a handshake is large, and rare.
+        Box::pin(self.connect()).await.or_else(|error| crowded.ok_or(error))
+    }
+
+    /// A connection for one request, which may be an upgrade if it has no body.
+    ///
+    /// # Errors
+    /// [`StreamError`]; nothing was sent.
+    pub(in crate::front) async fn own(&self) -> Result<Own, StreamError> {
+        let stream = self.handle.open().await.map_err(StreamError::Open)?;
+        let watch = stream.watch();
+        let shaking = Box::pin(self.inner.connect_http1(Paced::reading(stream), HANDSHAKE));
+        let tls = shaking.await.map_err(StreamError::Tls)?;
+        let mut http = http1::Builder::new();
+        http.writev(false).max_header_size(MAX_RESPONSE_HEAD).max_buf_size(MAX_RESPONSE_HEAD);
+        let shaken = http.handshake(TokioIo::new(Sacrifice::new(tls))).await;
+        let (sender, connection) = shaken.map_err(StreamError::Http)?;
+        self.context.metrics.opened_own.inc();
+        let stop = run(&self.context.tasks, connection.with_upgrades());
+        Ok(Own { sender, watch, _stop: stop })
+    }
+
+    /// TLS on a new stream and nothing in it yet, for the probe, which is to go the whole way.
+    ///
+    /// # Errors
+    /// [`StreamError`]; nothing was sent.
+    pub(crate) async fn bare(&self) -> Result<ClientStream<Paced<Stream>>, StreamError> {
+        let stream = self.handle.open().await.map_err(StreamError::Open)?;
+        Box::pin(self.inner.connect_http1(Paced::reading(stream), HANDSHAKE)).await.map_err(StreamError::Tls)
+    }
+
+    fn find(&self) -> Found {
+        let mut open = self.locked();
+        open.channels.retain(|channel| !channel.sender.is_closed());
+        let Some(channel) = open.channels.iter().min_by_key(|channel| channel.taken()) else { return Found::None };
+        let (taken, may_open) = (channel.taken(), open.channels.len() < MOST);
+        match (taken, may_open) {
+            (BUSY.., true) if taken >= PLACES => Found::None,
+            (BUSY.., true) => Found::Crowded(channel.share()),
+            (PLACES.., false) => Found::Full,
+            _ => Found::Calm(channel.share()),
+        }
+    }
+
+    async fn connect(self: &Arc<Self>) -> Result<Share, StreamError> {
+        let stream = self.handle.open().await.map_err(StreamError::Open)?;
+        let tls = self.inner.connect_h2(stream, HANDSHAKE).await.map_err(StreamError::Tls)?;
+        let shaken = http2::Builder::new(Uploads(self.context.tasks.clone()))
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_header_list_size(u32::try_from(MAX_RESPONSE_HEAD).unwrap_or(u32::MAX))
+            .handshake(TokioIo::new(tls))
+            .await;
+        let (sender, connection) = shaken.map_err(StreamError::Http)?;
+        self.context.metrics.opened_pooled.inc();
+        let stop = run(&self.context.tasks, connection);
+        let (taken, rested) = (AtomicUsize::new(0), Mutex::new(Instant::now()));
+        let channel = Arc::new(Channel { sender, taken, rested, _stop: stop });
+        let share = channel.share();
+        let swept = {
+            let mut open = self.locked();
+            open.channels.push(channel);
+            mem::replace(&mut open.swept, true)
+        };
+        if !swept {
+            self.context.tasks.spawn("gateway-pool", sweep(Arc::downgrade(self), self.handle.clone()));
+        }
+        Ok(share)
+    }
+
+    /// Lets go of what was idle for too long; says whether anything is left.
+    fn sweep(&self) -> bool {
+        let mut open = self.locked();
+        open.channels.retain(|channel| !channel.sender.is_closed() && channel.idle() < IDLE);
+        open.swept = !open.channels.is_empty();
+        open.swept
+    }
+
+    fn clear(&self) {
+        let channels = mem::take(&mut self.locked().channels);
+        drop(channels);
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What there is for a request.
+enum Found {
+    /// A place on a connection with few requests.
+    Calm(Share),
+    /// A place; better would be another connection.
+    Crowded(Share),
+    /// No place, and room for another connection.
+    None,
+    /// No place, and no room.
+    Full,
+}
+
+impl Channel {
+    fn share(self: &Arc<Self>) -> Share {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        Share { sender: self.sender.clone(), channel: Arc::clone(self) }
+    }
+
+    fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    fn idle(&self) -> Duration {
+        if self.taken() > 0 {
+            return Duration::ZERO;
+        }
+        self.rested.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+}
+
+impl Share {
+    pub(in crate::front) fn sender(&mut self) -> &mut http2::SendRequest<RequestBody> {
+        &mut self.sender
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        *self.channel.rested.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.channel.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Own {
+    pub(in crate::front) fn sender(&mut self) -> &mut http1::SendRequest<RequestBody> {
+        &mut self.sender
+    }
+
+    pub(in crate::front) fn poll_shed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.watch.poll_shed(cx)
+    }
+}
+
+impl fmt::Debug for Channels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channels").field("open", &self.locked().channels.len()).finish_non_exhaustive()
+    }
+}
+
+fn run<C>(tasks: &Tasks, connection: C) -> oneshot::Sender<Infallible>
+where
+    C: Future<Output = hyper::Result<()>> + Send + 'static,
+{
+    let (stop, stopped) = oneshot::channel();
+    tasks.spawn("gateway-stream", async move {
+        let outcome = tokio::select! {
+            outcome = connection => outcome,
+            _dropped = stopped => return,
+        };
+        if let Err(error) = outcome {
+            // The requests that ran on it, if any, tell their users.
+            tracing::debug!(%error, "a stream ended early");
+        }
+    });
+    stop
+}
+
+/// Runs while there are connections. It keeps neither the session alive nor an idle connection of one that drains.
+async fn sweep(channels: Weak<Channels>, handle: Handle) {
+    let mut refusing = std::pin::pin!(handle.not_open());
+    loop {
+        let open = tokio::time::timeout(SWEEP, refusing.as_mut()).await.is_err();
+        let Some(channels) = channels.upgrade() else { return };
+        if !open {
+            channels.clear();
+            return;
+        }
+        if !channels.sweep() {
+            return;
+        }
+    }
+}
+
+/// Runs the request bodies of HTTP/2 connections.
+#[derive(Clone)]
+struct Uploads(Tasks);
+
+impl<F> hyper::rt::Executor<F> for Uploads
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        drop(self.0.spawn("gateway-upload", future));
+    }
+}
