@@ -6,6 +6,7 @@
 
 mod cluster;
 mod rights;
+mod services;
 mod way;
 
 use std::sync::Arc;
@@ -56,6 +57,7 @@ async fn examined(raw: &RawConfig, config: Result<Config, crate::ConfigError>) -
     };
     let mut findings = vec![Finding::ok(CONFIGURATION, "the flags and files can be used")];
     findings.extend(config.warnings.iter().map(|warning| Finding::warn(CONFIGURATION, warning, "see there")));
+    services::examine(&config.services, &mut findings);
     let metrics = Arc::new(Metrics::new(&Registry::new("moorline-agent", env!("CARGO_PKG_VERSION"))));
     let credentials = match Credentials::new(config.token, Arc::clone(&metrics)) {
         Ok(credentials) => Arc::new(credentials),

@@ -39,6 +39,20 @@ async fn world() -> (Hub, Api, RawConfig) {
 }
 
 #[tokio::test]
+async fn services_that_cannot_be_offered_are_found() {
+    let (_hub, _api, mut raw) = world().await;
+    assert_eq!(verdict(&examine(&raw).await, "services"), Verdict::Skipped);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    raw.services = vec!["store=127.0.0.1:0".to_owned(), format!("logs={}", taken.local_addr().unwrap())];
+    let report = examine(&raw).await;
+    assert_eq!(verdict(&report, "services"), Verdict::Ok, "{report}");
+    // Reserved for documentation, and so on no machine.
+    raw.services = vec!["store=192.0.2.1:9200".to_owned()];
+    let report = examine(&raw).await;
+    assert_eq!(verdict(&report, "services"), Verdict::Fail, "{report}");
+}
+
+#[tokio::test]
 async fn where_all_is_well_nothing_fails() {
     let (hub, api, raw) = world().await;
     spawn(async move { hub.handshake().await });
