@@ -55,6 +55,17 @@ fn is_default(dialect: &Dialect) -> bool {
     *dialect == Dialect::default()
 }
 
+/// Asks for a cluster's next agent to be let in, which may speak another dialect, beside the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MigrateCluster {
+    /// What the next agent speaks.
+    pub dialect: Dialect,
+    /// The namespace of Calico's operator there, where it is not what the record says.
+    #[serde(default, rename = "operatorNamespace", skip_serializing_if = "Option::is_none")]
+    pub operator_namespace: Option<String>,
+}
+
 /// The cluster whose agent shows the certificate that its owner brought. Nothing in it is secret.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BroughtCluster {

@@ -19,7 +19,9 @@ pub use cluster::{
     Certificate, Condition, ConditionStatus, ListMeta, ManagedCluster, ManagedClusterList, ManagedClusterSpec,
     ManagedClusterStatus, ObjectMeta, Session, condition,
 };
-pub use enrolment::{BroughtCluster, CreateCluster, CreatedCluster, Enrolled, Enrolment, JoinableCluster};
+pub use enrolment::{
+    BroughtCluster, CreateCluster, CreatedCluster, Enrolled, Enrolment, JoinableCluster, MigrateCluster,
+};
 pub use event::{ClusterEvent, ClusterEventList, EventType, InvolvedObject};
 pub use join_token::{
     CreateJoinToken, CreatedJoinToken, JoinToken, JoinTokenList, JoinTokenMeta, JoinTokenPhase, JoinTokenSpec,

@@ -62,6 +62,13 @@ pub fn enrolment(name: &ClusterName) -> String {
     format!("{CLUSTERS}/{name}/enrolment")
 }
 
+/// The next agent of a cluster, beside the one before. `POST` takes a [`crate::MigrateCluster`] and answers with 201 and a
+/// [`crate::CreatedCluster`].
+#[must_use]
+pub fn migration(name: &ClusterName) -> String {
+    format!("{CLUSTERS}/{name}/migration")
+}
+
 /// The join tokens of one cluster. `POST` takes a [`crate::CreateJoinToken`] and answers with 201 and a
 /// [`crate::CreatedJoinToken`]; `DELETE` with [`JOIN_TOKEN_ID`] answers with a `Status`.
 #[must_use]

@@ -18,7 +18,7 @@ use crate::printer::{Format, Structured};
 pub(crate) use self::{
     guardian::{Dialect, GuardianArgs},
     login::{CredentialArgs, GatewayArgs, Grant, IssuerArgs, LoginArgs},
-    manifest::{ClusterManifestArgs, Form, ManifestArgs},
+    manifest::{ClusterManifestArgs, ClusterMigrateArgs, Form, ManifestArgs},
     store::{StoreArgs, StoreCommand, StoreExportArgs, StoreImportArgs},
     token::{AttestArgs, LifeArgs, TokenCommand, TokenCreateArgs, TokenListArgs, TokenRevokeArgs},
 };
@@ -219,6 +219,10 @@ pub(crate) enum ClusterCommand {
     /// Print what is to be applied in a cluster that is registered and has no certificate; once, as its key is made now
     #[command(after_help = examples::CLUSTER_MANIFEST)]
     Manifest(Box<ClusterManifestArgs>),
+    /// Give a managed cluster another agent: print what lets one in that speaks the other dialect, while the one before
+    /// stays connected until the new one carries requests
+    #[command(after_help = examples::CLUSTER_MIGRATE)]
+    Migrate(Box<ClusterMigrateArgs>),
     /// List managed clusters
     #[command(visible_alias = "ls", after_help = examples::CLUSTER_LIST)]
     List(ClusterListArgs),

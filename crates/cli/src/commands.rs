@@ -11,6 +11,7 @@ mod enrolment;
 mod guardian;
 mod kubeconfig;
 mod login;
+mod migrate;
 mod programs;
 mod quickstart;
 mod rbac;

@@ -121,7 +121,14 @@ fn answer(method: &Method, path: &str, body: &str) -> (u16, String) {
                                  "management-cluster.crt": "CA\n"});
             (201, brought.to_string())
         }
-        ("POST", "/v1/clusters" | "/v1/clusters/west/enrolment" | "/v1/clusters/calico/enrolment") => {
+        (
+            "POST",
+            "/v1/clusters"
+            | "/v1/clusters/west/enrolment"
+            | "/v1/clusters/calico/enrolment"
+            | "/v1/clusters/west/migration"
+            | "/v1/clusters/calico/migration",
+        ) => {
             let enrolment = json!({"managementClusterAddr": "gw.example:9449", "management-cluster.crt": "CA\n",
                                    "managed-cluster.crt": "CERT\n", "managed-cluster.key": "KEY\n"});
             (201, json!({"cluster": west(), "enrolment": enrolment}).to_string())
@@ -376,6 +383,35 @@ fn a_registered_cluster_gets_its_manifest_once() {
     let again = gateway.moorline(&["cluster", "manifest", "east"]);
     assert_eq!(again.status.code(), Some(1));
     assert!(err(&again).contains("Error from server (Conflict): east has a certificate already"), "{}", err(&again));
+}
+
+#[test]
+fn a_cluster_migrates_to_the_other_dialect_and_back() {
+    let gateway = Gateway::start();
+    let migrate = |args: &[&str]| gateway.moorline(&[&["cluster", "migrate"], args].concat());
+    let there = migrate(&["west"]);
+    assert!(
+        ok(&there).contains("kind: ManagementClusterConnection\n") && err(&there).contains("go on until"),
+        "{there:?}"
+    );
+    let asked = ["GET /v1/clusters/west ", r#"POST /v1/clusters/west/migration {"dialect":"guardian"}"#];
+    assert_eq!(gateway.asked(), asked);
+    let back = migrate(&["calico", "--replicas", "2"]);
+    assert!(ok(&back).contains("kind: Deployment\n"), "{back:?}");
+    assert_eq!(gateway.asked()[1], r#"POST /v1/clusters/calico/migration {"dialect":"moorline"}"#);
+    let fresh = migrate(&["calico", "--dialect", "guardian", "-o", "secret", "--operator-namespace", "other"]);
+    let secret: Value = serde_saphyr::from_str(&ok(&fresh)).unwrap();
+    assert_eq!(
+        (secret["metadata"]["namespace"].as_str(), secret["data"].as_object().unwrap().len()),
+        (Some("other"), 3)
+    );
+    let body = r#"{"dialect":"guardian","operatorNamespace":"other"}"#;
+    assert_eq!(gateway.asked()[1], format!("POST /v1/clusters/calico/migration {body}"));
+    for wrong in [&["west", "--replicas", "2"][..], &["west", "-o", "files"], &["calico", "--operator-namespace", "x"]]
+    {
+        assert_eq!(migrate(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    assert!(gateway.asked().iter().all(|asked| asked.starts_with("GET ")), "no key is made that would be lost");
 }
 
 #[test]

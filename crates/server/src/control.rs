@@ -12,6 +12,7 @@ mod guardian;
 pub(crate) mod issue;
 mod join_tokens;
 mod manifest;
+mod migrate;
 mod review;
 mod revoke;
 pub(crate) mod status;
@@ -36,6 +37,7 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route(&format!("{}/{{name}}", paths::CLUSTERS), routing::get(clusters::get).delete(clusters::delete))
         .route(&format!("{}/{{name}}/events", paths::CLUSTERS), routing::get(events::events))
         .route(&format!("{}/{{name}}/enrolment", paths::CLUSTERS), routing::post(manifest::create))
+        .route(&format!("{}/{{name}}/migration", paths::CLUSTERS), routing::post(migrate::create))
         .route(
             &format!("{}/{{name}}/token", paths::CLUSTERS),
             routing::post(join_tokens::create).delete(join_tokens::delete),

@@ -4,6 +4,7 @@
 
 pub(crate) mod adopt;
 pub(crate) mod authorities;
+pub(crate) mod dialects;
 pub(crate) mod join;
 pub(crate) mod renew;
 pub(crate) mod requests;

@@ -61,6 +61,16 @@ Examples:
 
 What is printed holds the agent's key: pipe it, or keep it as you keep keys. To apply it again is harmless.";
 
+pub(super) const CLUSTER_MIGRATE: &str = "\
+Examples:
+  moorline cluster migrate west | kubectl --context west apply -f -
+  moorline cluster migrate west --dialect guardian -o files --output-dir ./west
+  moorline cluster describe west              # both certificates, until the new agent carries requests
+
+The agent before stays connected, and is let in again, until one that speaks the new dialect is connected and a request went
+through it to the kube-apiserver and back. Then its certificates are retired, and its sessions cut. Whoever lost what was
+printed runs the same again; --dialect with the one before goes back.";
+
 pub(super) const CLUSTER_MANIFEST: &str = "\
 Examples:
   kubectl apply -f west.yaml                  # a ManagedCluster named west, with the store kubernetes

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use moorline_manifest::agent::Written;
 
-use super::{ConnectArgs, GuardianArgs};
+use super::{ConnectArgs, Dialect, GuardianArgs};
 
 /// How an enrolment is handed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -26,6 +26,20 @@ pub(crate) enum Form {
 pub(crate) struct ClusterManifestArgs {
     /// The name of the cluster
     pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) manifest: ManifestArgs,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterMigrateArgs {
+    /// The name of the cluster
+    pub(crate) name: String,
+    /// What its next agent speaks; the same as now gives its agent a fresh certificate and the present authorities
+    /// [default: the dialect that it does not speak; while it changes already, the one that it changes to]
+    #[arg(long, value_name = "DIALECT")]
+    pub(crate) dialect: Option<Dialect>,
     #[command(flatten)]
     pub(crate) manifest: ManifestArgs,
     #[command(flatten)]

@@ -6,7 +6,7 @@ use moorline_api::{CreateCluster, CreatedCluster, CreatedJoinToken, Enrolled, Jo
 use moorline_model::{ClusterName, check_labels};
 use serde_json::Value;
 
-use super::{describe, enrolment::Target, guardian, token, view};
+use super::{describe, enrolment::Target, guardian, migrate, token, view};
 use crate::{
     args::{
         ClusterAddArgs, ClusterCommand, ClusterDeleteArgs, ClusterGetArgs, ClusterListArgs, ClusterManifestArgs,
@@ -22,6 +22,7 @@ pub(super) async fn run(command: ClusterCommand, printer: &mut Printer<'_>) -> R
     match command {
         ClusterCommand::Add(args) => add(*args, printer).await,
         ClusterCommand::Manifest(args) => manifest(*args, printer).await,
+        ClusterCommand::Migrate(args) => migrate::run(*args, printer).await,
         ClusterCommand::List(args) => show_list(&args, printer).await,
         ClusterCommand::Get(args) => get(&args, printer).await,
         ClusterCommand::Describe(args) => describe::run(&args, printer).await,

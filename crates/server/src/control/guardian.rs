@@ -1,6 +1,6 @@
 //! What may be asked for where a cluster's agent is Calico's Guardian, and what only there. Pure.
 //!
-//! Called when a cluster is registered, before anything is made.
+//! Called when a cluster is registered or migrates, before anything is made.
 
 use moorline_model::{ClusterRecord, ClusterUid, Dialect, Timestamp};
 
@@ -55,7 +55,8 @@ pub(super) fn fits(meant: &Meant) -> Result<(), (&'static str, String, String)> 
         .or_else(|why| wrong("spec.certificate", UNSHOWN, why.strip_prefix("spec.certificate: ").unwrap_or(&why)))
 }
 
-fn is_label(text: &str) -> bool {
+/// Whether Kubernetes takes the text as the name of a namespace.
+pub(super) fn is_label(text: &str) -> bool {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     (1..=63).contains(&text.len()) && text.chars().all(good) && !text.starts_with('-') && !text.ends_with('-')
 }

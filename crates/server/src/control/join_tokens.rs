@@ -174,7 +174,10 @@ fn put(record: &mut ClusterRecord, token: &moorline_model::JoinToken) -> Result<
 fn not_made(state: &State, name: &ClusterName, error: ChangeError<NotMade>) -> Failure {
     let text = match error.refusal() {
         Ok(NotMade::NoRoom) => format!("{NoRoom}: revoke one (moorline token list)"),
-        Ok(NotMade::Guardian) => "its agent is Calico's Guardian, which joins by a manifest only".to_owned(),
+        Ok(NotMade::Guardian) => format!(
+            "its agent is Calico's Guardian, which joins by a manifest only (to change to Moorline's own: moorline cluster \
+             migrate {name} --dialect moorline)"
+        ),
         Ok(NotMade::Brought) => "its certificate was brought by its owner, who has its key".to_owned(),
         Err(error) => return clusters::refused(state, name, WHAT, &error),
     };

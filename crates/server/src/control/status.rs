@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{Extension, extract::State as Shared, response::Response};
 use http::StatusCode;
 use moorline_api::{Condition, ConditionStatus, ManagedClusterStatus, ServerStatus, Session, Version, condition};
-use moorline_model::{ClusterRecord, Timestamp};
+use moorline_model::{ClusterRecord, Dialect, Timestamp};
 
 use super::{
     answer::{Answer, json},
@@ -49,7 +49,8 @@ pub(super) async fn version() -> Response {
 /// How a cluster stands.
 pub(crate) fn of(state: &State, cluster: &Cluster) -> ManagedClusterStatus {
     let standing = cluster.standing();
-    let expiring = expiring(&cluster.record(), state.issuer.life(), clock::now());
+    let record = cluster.record();
+    let expiring = expiring(&record, state.issuer.life_of(record.dialect), clock::now());
     let (agent_version, kubernetes_version) = cluster.versions();
     ManagedClusterStatus {
         connected: standing.connection == Connection::Connected,
@@ -98,14 +99,40 @@ fn conditions(standing: &Standing) -> Vec<Condition> {
 fn expiring(record: &ClusterRecord, life: Duration, now: Timestamp) -> Option<Condition> {
     /// For a certificate whose life was not chosen here.
     const BROUGHT: Duration = Duration::from_secs(14 * 86_400);
-    let end = record.fingerprints.iter().map(|active| active.not_after).max()?;
+    /// At most, for one that somebody has to replace by hand: long before is too early to be heeded.
+    const BY_HAND: Duration = Duration::from_secs(60 * 86_400);
+    // While the cluster changes its dialect, what counts is what is to stay; unless nothing of it stands there.
+    let of_dialect = record.fingerprints.iter().filter(|active| active.dialect == record.dialect);
+    let end = of_dialect.map(|active| active.not_after).max();
+    let end = end.or_else(|| record.fingerprints.iter().map(|active| active.not_after).max())?;
+    let by_hand = record.dialect == Dialect::Guardian;
     // An agent renews at two thirds, and tries again and again.
-    let soon = end.saturating_sub(if record.certificate.is_some() { BROUGHT } else { life / 6 });
+    let soon = end.saturating_sub(match (&record.certificate, by_hand) {
+        (Some(_), _) => BROUGHT,
+        (None, true) => BY_HAND.min(life / 6),
+        (None, false) => life / 6,
+    });
+    let remedy = match (&record.certificate, by_hand) {
+        (Some(_), _) => format!(
+            "; its owner brought it: put the next one into spec.certificate, or ask for one of ours (moorline cluster \
+             migrate {} --dialect {})",
+            record.name, record.dialect
+        ),
+        (None, true) => format!(
+            "; Guardian cannot renew it: give it the next one by a manifest (moorline cluster migrate {} --dialect guardian)",
+            record.name
+        ),
+        (None, false) => String::new(),
+    };
     let (status, reason, message, since) = if now > end {
-        let message = format!("the certificate ended at {end}: its agent is refused, and has to be enrolled anew");
+        let message =
+            format!("the certificate ended at {end}: its agent is refused, and has to be enrolled anew{remedy}");
         (ConditionStatus::True, "CertificateExpired", message, end)
+    } else if now >= soon && by_hand {
+        let message = format!("the certificate ends at {end}{remedy}");
+        (ConditionStatus::True, "CertificateNotRenewed", message, soon)
     } else if now >= soon {
-        let message = format!("the certificate ends at {end}, and should have been renewed by now");
+        let message = format!("the certificate ends at {end}, and should have been renewed by now{remedy}");
         (ConditionStatus::True, "CertificateNotRenewed", message, soon)
     } else {
         (ConditionStatus::False, "CertificateValid", format!("the certificate ends at {end}"), record.created)
@@ -135,7 +162,7 @@ fn session_of(session: &tunnel::session::Session) -> Session {
 
 #[cfg(test)]
 mod tests {
-    use moorline_model::{ActiveFingerprint, ClusterUid, Dialect, Fingerprint};
+    use moorline_model::{ActiveFingerprint, ClusterUid, Fingerprint};
 
     use super::*;
 
@@ -161,5 +188,26 @@ mod tests {
         }
         record.certificate = Some("theirs".to_owned());
         assert_eq!(told(&record, 0).unwrap().status, ConditionStatus::True, "fourteen days, as nobody knows its life");
+    }
+
+    #[test]
+    fn a_guardians_owner_is_told_in_time_what_to_do() {
+        const DAY: u64 = 86_400;
+        let at = Timestamp::from_unix_seconds;
+        let mut record = ClusterRecord::new("east".parse().unwrap(), ClusterUid::from_bytes([1; 16]), at(5));
+        record.dialect = Dialect::Guardian;
+        let mut stands = |dialect, end| {
+            let fingerprint = Fingerprint::from_bytes([1; 32]);
+            record.fingerprints.push(ActiveFingerprint { fingerprint, not_after: at(end), dialect });
+            record.clone()
+        };
+        let years = Duration::from_secs(1826 * DAY);
+        let told = |record: &ClusterRecord, now| expiring(record, years, at(now)).unwrap();
+        let first = stands(Dialect::Moorline, 5_000 * 86_400);
+        assert_eq!(told(&first, 0).message, "the certificate ends at 1983-09-10T00:00:00Z", "that of another dialect");
+        let both = stands(Dialect::Guardian, 1_000 * 86_400);
+        assert_eq!(told(&both, 939 * 86_400).status, ConditionStatus::False);
+        let soon = told(&both, 940 * 86_400);
+        assert!(soon.message.contains("cluster migrate east --dialect guardian"), "{}", soon.message);
     }
 }

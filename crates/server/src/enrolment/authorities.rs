@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use moorline_api::{AuthoritiesStatus, Authority as Shown, BehindCluster};
-use moorline_model::Fingerprint;
+use moorline_model::{ClusterRecord, Dialect, Fingerprint};
 use thiserror::Error;
 
 use crate::{
@@ -140,6 +140,10 @@ pub(crate) fn status(state: &State) -> AuthoritiesStatus {
 
 /// Tells the agent of a session what it does not know yet. Called for each session as it begins.
 pub(crate) fn greet(state: &State, session: &Session) {
+    if session.dialect() == Dialect::Guardian {
+        // Nobody can tell a Guardian anything: its owner applies a new manifest.
+        return;
+    }
     let (current, abilities) = (state.issuer.current(), session.about().abilities);
     if !same(&session.trusts(), current.roots()) && (abilities.roots || current.leaving().is_some()) {
         session.orders().give(Order::TakeRoots);
@@ -250,31 +254,57 @@ fn behind_of(state: &State) -> Vec<BehindCluster> {
 fn how_far_behind(state: &State, cluster: &Cluster) -> Option<BehindCluster> {
     let (current, record) = (state.issuer.current(), cluster.record());
     let sessions = cluster.sessions();
-    let staying = current.staying().info().fingerprint;
     let left = |certificate: &Fingerprint| !current.is_left(certificate);
     // One that was handed out counts when it was seen; else the one before it is still the one in use.
     let renewed = cluster.proven().is_some_and(|proven| left(&proven))
         || record.fingerprints.iter().all(|active| left(&active.fingerprint));
     let usable: Vec<_> = sessions.iter().filter(|session| session.is_usable()).collect();
-    let trusts = usable.iter().all(|session| session.trusts().contains(&staying));
-    let able = usable.iter().all(|session| session.about().abilities.roots && session.about().abilities.renew);
-    if record.fingerprints.is_empty() || (renewed && trusts) {
+    let speaks = cluster.proven().and_then(|proven| record.dialect_of(&proven)).unwrap_or(record.dialect);
+    let (able, why) = match speaks {
+        // The manifest that gives it another certificate gives it the authorities, too.
+        Dialect::Guardian if renewed => return None,
+        Dialect::Guardian => (false, behind_guardian(&record)),
+        Dialect::Moorline => {
+            let staying = current.staying().info().fingerprint;
+            let trusts = usable.iter().all(|session| session.trusts().contains(&staying));
+            let able = usable.iter().all(|session| session.about().abilities.roots && session.about().abilities.renew);
+            if renewed && trusts {
+                return None;
+            }
+            (able, behind_moorline(!usable.is_empty(), able, trusts).to_owned())
+        }
+    };
+    if record.fingerprints.is_empty() {
         return None;
     }
     let connected = !usable.is_empty();
-    let why = match (connected, able) {
+    Some(BehindCluster {
+        name: record.name.as_str().to_owned(),
+        connected,
+        why,
+        // A certificate that its owner brought is for its owner to replace.
+        may_be_abandoned: !connected || !able || record.certificate.is_some(),
+    })
+}
+
+fn behind_moorline(connected: bool, able: bool, trusts: bool) -> &'static str {
+    match (connected, able) {
         (false, _) => "it is not connected, and its certificate is of the authority that is being left",
         (true, false) => "its agent is too old to change its certificate and authorities by itself",
         (true, true) if !trusts => "it has not taken the new authority yet",
         (true, true) => "it has not renewed its certificate yet",
-    };
-    Some(BehindCluster {
-        name: record.name.as_str().to_owned(),
-        connected,
-        why: why.to_owned(),
-        // A certificate that its owner brought is for its owner to replace.
-        may_be_abandoned: !connected || !able || record.certificate.is_some(),
-    })
+    }
+}
+
+fn behind_guardian(record: &ClusterRecord) -> String {
+    let name = &record.name;
+    if record.certificate.is_some() {
+        return format!(
+            "its Guardian shows a certificate that its owner brought, so nobody can see which authorities it believes: apply \
+             what `moorline cluster manifest {name}` prints, and then abandon it"
+        );
+    }
+    format!("its Guardian cannot renew: apply what `moorline cluster migrate {name} --dialect guardian` prints")
 }
 
 fn same(one: &[Fingerprint], other: &[Fingerprint]) -> bool {

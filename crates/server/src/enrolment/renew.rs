@@ -14,6 +14,7 @@ use moorline_wire::{RenewAnswer, RenewRequest};
 use thiserror::Error;
 use tokio::time::Instant;
 
+use super::dialects;
 use crate::{
     clock, clusters::ChangeError, events::Happening, registry::Cluster, state::State, tunnel::session::Session,
 };
@@ -115,7 +116,9 @@ fn add(
     }
     let theirs = brought(record);
     record.retire(|active| {
-        active.fingerprint == asking || Some(active.fingerprint) == theirs || in_use.contains(&active.fingerprint)
+        let kept = active.fingerprint == asking || Some(active.fingerprint) == theirs;
+        // Those of another dialect go when that one is left.
+        kept || active.dialect != new.dialect || in_use.contains(&active.fingerprint)
     });
     if record.fingerprints.len() >= MOST {
         return Err(Refused::TooMany);
@@ -131,24 +134,29 @@ fn brought(record: &ClusterRecord) -> Option<Fingerprint> {
     certificates.first().map(|leaf| moorline_pki::fingerprint(leaf))
 }
 
-/// Lets go of certificates that were renewed: those older than the newest that has connected, and without a session.
-/// Called whenever a session began or ended.
+/// Lets go of certificates that were renewed: those older than the newest that has connected, and without a session; and
+/// of those of a dialect that is left, also with one. Called whenever a session began or ended, or began to carry requests.
 pub(crate) async fn settle(state: &State, cluster: &Arc<Cluster>) {
-    if superseded(&cluster.record(), cluster).is_empty() || state.phases.current() >= Phase::Draining {
+    if over(&cluster.record(), cluster).is_empty() || state.phases.current() >= Phase::Draining {
         return;
     }
     let (shared, uid) = (Arc::clone(cluster), cluster.record().uid);
     let changed = state.clusters.update(cluster.name(), move |record| {
-        let old = superseded(record, &shared);
+        let old = over(record, &shared);
         if record.uid != uid || old.is_empty() {
             return Err(());
         }
+        let others = record.fingerprints.iter().filter(|active| active.dialect != record.dialect);
+        let others = others.filter(|active| old.contains(&active.fingerprint)).count();
         record.retire(|active| !old.contains(&active.fingerprint));
-        Ok(old.len())
+        Ok((old.len(), others))
     });
     match changed.await {
-        Ok((_, count)) => {
-            tracing::info!(cluster = %cluster.name(), count, "certificates retired: newer ones took over")
+        Ok((record, (count, others))) => {
+            tracing::info!(cluster = %cluster.name(), count, "certificates retired: newer ones took over");
+            if others > 0 && !record.fingerprints.iter().any(|active| active.dialect != record.dialect) {
+                state.events.emit(cluster, Happening::Migrated { to: record.dialect, retired: others });
+            }
         }
         Err(ChangeError::Refused(()) | ChangeError::NotFound(_)) => {}
         // At the next session's beginning or end it is tried again.
@@ -156,11 +164,19 @@ pub(crate) async fn settle(state: &State, cluster: &Arc<Cluster>) {
     }
 }
 
+fn over(record: &ClusterRecord, cluster: &Cluster) -> Vec<Fingerprint> {
+    let mut over = superseded(record, cluster);
+    over.extend(dialects::left(record, cluster));
+    over
+}
+
 fn superseded(record: &ClusterRecord, cluster: &Cluster) -> Vec<Fingerprint> {
     let position = |fingerprint| record.fingerprints.iter().position(|active| Some(active.fingerprint) == fingerprint);
     let newest = position(cluster.proven()).unwrap_or_default();
+    let dialect = record.fingerprints.get(newest).map(|active| active.dialect);
     let in_use = cluster.in_use();
-    let older = record.fingerprints.iter().take(newest).map(|active| active.fingerprint);
+    let older = record.fingerprints.iter().take(newest).filter(|active| Some(active.dialect) == dialect);
+    let older = older.map(|active| active.fingerprint);
     older.filter(|fingerprint| !in_use.contains(fingerprint)).collect()
 }
 

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use moorline_model::{
-    ActiveFingerprint, ClusterName, ClusterRecord, Fingerprint, JoinToken, MAX_JOIN_TOKENS, Timestamp,
+    ActiveFingerprint, ClusterName, ClusterRecord, Dialect, Fingerprint, JoinToken, MAX_JOIN_TOKENS, Timestamp,
 };
 use moorline_pki::{CertificateRequest, Span};
 use moorline_wire::{Invitation, JoinRefusal, JoinSecret};
@@ -181,8 +181,21 @@ impl Presented {
 /// Lets a certificate stand for a cluster beside those that its agents use. One that was handed out and never seen makes
 /// room; the first, which stood for the cluster before, stays until the new one has connected.
 pub(crate) fn enrol(record: &mut ClusterRecord, in_use: &[Fingerprint], new: ActiveFingerprint) -> Result<(), Refused> {
-    let first = record.fingerprints.first().map(|active| active.fingerprint);
-    record.retire(|active| Some(active.fingerprint) == first || in_use.contains(&active.fingerprint));
+    if record.dialect == Dialect::Guardian {
+        let name = &record.name;
+        let message = format!(
+            "the agent of the cluster {name} is Calico's Guardian, which joins by a manifest only; to change to this \
+             agent: moorline cluster migrate {name} --dialect moorline"
+        );
+        return Err(Refused { reason: JoinRefusal::UnknownToken, message });
+    }
+    let alike = |active: &&ActiveFingerprint| active.dialect == new.dialect;
+    let first = record.fingerprints.iter().find(alike).map(|active| active.fingerprint);
+    // Those of another dialect go when that one is left.
+    record.retire(|active| {
+        let kept = Some(active.fingerprint) == first || active.dialect != new.dialect;
+        kept || in_use.contains(&active.fingerprint)
+    });
     if record.fingerprints.len() >= MAX_CERTIFICATES {
         let message = format!("the cluster {} has {MAX_CERTIFICATES} certificates in use already", record.name);
         return Err(Refused { reason: JoinRefusal::Unavailable, message });

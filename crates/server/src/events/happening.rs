@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr, net::SocketAddr, time::Duration};
 
 use moorline_api::EventType;
-use moorline_model::{Fingerprint, SessionId, Timestamp};
+use moorline_model::{Dialect, Fingerprint, SessionId, Timestamp};
 
 /// Bytes of a message: an agent's words are in some, and a cluster keeps several.
 const MESSAGE: usize = 400;
@@ -77,6 +77,13 @@ pub(crate) enum Happening {
         /// Until when.
         not_after: Timestamp,
     },
+    /// An agent of the dialect that is wanted carries requests, and those of the other are let in no more.
+    Migrated {
+        /// The dialect.
+        to: Dialect,
+        /// Certificates of the other.
+        retired: usize,
+    },
     /// The agent trusts the authorities of a rotation that goes on.
     AuthoritiesTaken,
     /// Its certificates were revoked.
@@ -101,6 +108,7 @@ impl Happening {
             | Self::UpstreamWell
             | Self::Carrying { .. }
             | Self::Renewed { .. }
+            | Self::Migrated { .. }
             | Self::AuthoritiesTaken
             | Self::Deleted => EventType::Normal,
         }
@@ -119,6 +127,7 @@ impl Happening {
             Self::NotCarrying { .. } => "TunnelNotCarrying",
             Self::Carrying { .. } => "TunnelCarrying",
             Self::Renewed { .. } => "CertificateRenewed",
+            Self::Migrated { .. } => "Migrated",
             Self::AuthoritiesTaken => "AuthoritiesTaken",
             Self::Revoked => "Revoked",
             Self::Deleted => "Deleted",
@@ -144,6 +153,12 @@ impl fmt::Display for Happening {
             Self::Carrying { session } => write!(f, "session {session} carries requests again"),
             Self::Renewed { fingerprint, not_after } => {
                 write!(f, "new certificate {}, until {not_after}", Short(fingerprint))
+            }
+            Self::Migrated { to, retired } => {
+                write!(
+                    f,
+                    "an agent that speaks {to} carries requests; certificates of the other kind retired: {retired}"
+                )
             }
             Self::AuthoritiesTaken => f.write_str("the agent trusts the authorities of the rotation"),
             Self::Revoked => f.write_str("its certificates were revoked, and its sessions cut"),

@@ -56,6 +56,7 @@ impl Settling {
             | Happening::NotCarrying { .. }
             | Happening::Carrying { .. }
             | Happening::Renewed { .. }
+            | Happening::Migrated { .. }
             | Happening::AuthoritiesTaken
             | Happening::Revoked => return Some(event),
         };

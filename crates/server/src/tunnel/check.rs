@@ -24,6 +24,7 @@ use super::{
     session::{Session, Upstream, bounded},
 };
 use crate::{
+    enrolment::dialects,
     events::Happening,
     front::{
         guardian::{channels::Channels, request},
@@ -94,7 +95,7 @@ pub(super) async fn keep(state: Arc<State>, cluster: Arc<Cluster>, session: Arc<
     }
 }
 
-async fn asking(state: &State, cluster: &Cluster, session: &Session) {
+async fn asking(state: &Arc<State>, cluster: &Arc<Cluster>, session: &Session) {
     let tunnel = &state.tunnel;
     let (mut failed, mut moved) = (0, 0);
     loop {
@@ -129,11 +130,12 @@ fn bytes(session: &Session) -> u64 {
     stats.bytes_read.saturating_add(stats.bytes_written)
 }
 
-fn carries(state: &State, cluster: &Cluster, session: &Session, upstream: Option<Upstream>) {
+fn carries(state: &Arc<State>, cluster: &Arc<Cluster>, session: &Session, upstream: Option<Upstream>) {
     let before = session.carriage(Carriage::Carries);
     session.set_avoided(false);
     let news = upstream.filter(|upstream| session.tell(upstream.clone(), None, None));
     cluster.refresh();
+    dialects::carried(state, cluster);
     if before == Carriage::Stuck {
         state.events.emit(cluster, Happening::Carrying { session: session.id() });
         tracing::info!(cluster = %cluster.name(), session = %session.id(), "the session carries requests again");

@@ -17,7 +17,7 @@ pub(in crate::commands) fn description(cluster: &Value, events: Option<&Value>, 
     labels.for_each(|label| out.push_str(&format!("{:INDENT$}{label}\n", "")));
     let mut put = |name: &str, value: &str| out.push_str(&field(name, value));
     put("UID", &text(cluster, "/metadata/uid"));
-    put("Dialect", &text(cluster, "/spec/dialect"));
+    put("Dialect", &dialect(cluster));
     let created = cluster.pointer("/metadata/creationTimestamp");
     put("Created", &format!("{} ({} ago)", scalar(created), since(created, now)));
     put("Kubernetes", &text(cluster, "/status/kubernetesVersion"));
@@ -32,7 +32,7 @@ pub(in crate::commands) fn description(cluster: &Value, events: Option<&Value>, 
         &["ID", "Age", "From", "Agent", "RTT", "Outstanding", "Seen"],
         sessions(cluster).iter().map(|session| session_row(session, now)).collect(),
     ));
-    out.push_str(&table("Certificates", &["Fingerprint", "Until", "Left"], certificates(cluster, now)));
+    out.push_str(&table("Certificates", &["Fingerprint", "Dialect", "Until", "Left"], certificates(cluster, now)));
     match events.map(list) {
         None => out.push_str(&field("Events", UNKNOWN)),
         Some(events) => {
@@ -41,6 +41,17 @@ pub(in crate::commands) fn description(cluster: &Value, events: Option<&Value>, 
         }
     }
     out
+}
+
+/// What its agent speaks; and that it is to, where one that speaks otherwise may still stand for it.
+fn dialect(cluster: &Value) -> String {
+    let wanted = text(cluster, "/spec/dialect");
+    let all = cluster.pointer("/status/certificates").map_or(&[][..], list);
+    let others = all.iter().filter_map(|one| one.get("dialect")).map(|one| scalar(Some(one)));
+    match others.into_iter().find(|other| *other != wanted) {
+        Some(other) => format!("{wanted} (migrating from {other})"),
+        None => wanted,
+    }
 }
 
 fn field(name: &str, value: &str) -> String {
@@ -77,7 +88,9 @@ fn certificates(cluster: &Value, now: i64) -> Vec<Vec<String>> {
             Some(end) => age::human(end - now),
             None => UNKNOWN.to_owned(),
         };
-        vec![scalar(one.get("fingerprint")), scalar(one.get("notAfter")), left]
+        // A gateway before there were others.
+        let dialect = one.get("dialect").map_or_else(|| "moorline".to_owned(), |dialect| scalar(Some(dialect)));
+        vec![scalar(one.get("fingerprint")), dialect, scalar(one.get("notAfter")), left]
     };
     all.iter().map(row).collect()
 }
@@ -158,9 +171,9 @@ Conditions:
   ManagedClusterConnected  True    2m15s  9s      Connected  fine
 Sessions:     <none>
 Certificates:
-  Fingerprint  Until                 Left
-  -----------  -----                 ----
-  abcd         2026-11-21T05:53:00Z  120m
+  Fingerprint  Dialect   Until                 Left
+  -----------  -------   -----                 ----
+  abcd         moorline  2026-11-21T05:53:00Z  120m
 Events:
   Type     Reason      Age               Message
   ----     ------      ---               -------
@@ -168,6 +181,10 @@ Events:
   Warning  Refused     10s (x3 over 2m)  no
 ";
         assert_eq!(description(&cluster, Some(&events), NOW), expected);
+        let mut migrating = cluster;
+        migrating["status"]["certificates"][0]["dialect"] = json!("guardian");
+        let text = description(&migrating, None, NOW);
+        assert!(text.contains("Dialect:      moorline (migrating from guardian)\n"), "{text}");
         assert!(description(&json!({}), None, NOW).ends_with("Events:       <unknown>\n"));
     }
 }

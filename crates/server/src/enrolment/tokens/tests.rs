@@ -44,11 +44,8 @@ fn join(record: &mut ClusterRecord, presented: &Presented, which: usize) -> Stri
     let authority = Authority::generate("t", now(), 100 * HOUR).unwrap();
     let request = request(which);
     let made = authority.issue_agent_for(&record.name, &record.uid, &request, now(), HOUR).unwrap();
-    let new = ActiveFingerprint {
-        fingerprint: made.fingerprint,
-        not_after: made.not_after,
-        dialect: moorline_model::Dialect::Moorline,
-    };
+    let new =
+        ActiveFingerprint { fingerprint: made.fingerprint, not_after: made.not_after, dialect: Dialect::Moorline };
     enrol(record, &[], new).unwrap();
     presented.consume(record, request.key_fingerprint(), made.certificate_pem.clone(), now());
     made.certificate_pem
@@ -129,7 +126,7 @@ fn joining_keeps_what_is_in_use_and_is_bounded() {
     let active = |number| ActiveFingerprint {
         fingerprint: Fingerprint::from_bytes([number; 32]),
         not_after: now(),
-        dialect: moorline_model::Dialect::Moorline,
+        dialect: Dialect::Moorline,
     };
     let mut record = ClusterRecord { fingerprints: vec![active(1)], ..record() };
     enrol(&mut record, &[], active(2)).unwrap();
