@@ -1,6 +1,8 @@
 //! Guardian's dialect as the libraries see it, with the stand-in in Go on the other end: what it is that the server has
 //! to live with.
 
+use std::time::Duration;
+
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use moorline_mux::CloseReason;
@@ -96,6 +98,27 @@ async fn upgrades_work_with_a_sacrificed_byte_and_break_without() {
         read.unwrap();
         assert!(got == sent);
     }
+    assert!(play.session.handle.is_open());
+}
+
+/// Go's yamux has no half-close: once the end of a stream has come, nobody reads it any more, and what is written fills
+/// its window and stays there until Go gives the stream up after five minutes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_stream_is_the_end_of_both_its_sides() {
+    let Some(play) = Play::set(|_| {}).await else { return };
+    let mut stream = play.session.http1().await;
+    assert!(upgrade(&mut stream, "/api/v1/watch/break", true).await.starts_with("HTTP/1.1 101"));
+    stream.write_all(b"go on").await.unwrap();
+    stream.flush().await.unwrap();
+    let mut rest = Vec::new();
+    within(stream.read_to_end(&mut rest)).await.unwrap();
+    assert!(!rest.is_empty());
+    // More than a window: it stays half-open for as long as we leave it so.
+    let bytes = vec![0; 2 << 20];
+    let writing = tokio::time::timeout(Duration::from_secs(2), stream.write_all(&bytes)).await;
+    assert!(writing.is_err(), "{writing:?}");
+    assert_eq!(play.session.handle.stats().streams_open_outbound, 1);
+    drop(stream);
     assert!(play.session.handle.is_open());
 }
 

@@ -10,7 +10,7 @@ use moorline_testkit::guardian::{Real, Settings, Signal};
 use moorline_testkit::kubernetes::{ControlPlane, Options, PodSpec};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::management::{Inner, Management, Session, until_empty_line};
+use crate::management::{Inner, Management, Session, until_empty_line, upgrade};
 use crate::peer::within;
 
 /// A management side, the Guardian, and its cluster.
@@ -78,6 +78,11 @@ async fn the_real_one_is_as_the_stand_in() {
         let arrived = rest.windows(9).any(|part| part == b"well-done");
         assert_eq!(arrived, sacrifice, "{rest:?}");
     }
+
+    // What is no WebSocket is sent on over HTTP/2, which knows no upgrades: no kubectl before 1.30 runs a command.
+    let mut spdy = play.session.http1().await;
+    let head = upgrade(&mut spdy, "/api/v1/namespaces/default/pods/idle/exec?command=true&stdout=true", true).await;
+    assert!(head.starts_with("HTTP/1.1 502"), "{head}");
 
     // A polite end, then a plain one: it comes back from both. A reset kills it.
     play.session.handle.close(CloseReason::Local("test"));
