@@ -9,6 +9,10 @@
 mod exchange;
 mod going;
 mod guardian;
+mod guardian_doors;
+mod guardian_endings;
+mod guardian_requests;
+mod house;
 mod management;
 mod peer;
 mod real;

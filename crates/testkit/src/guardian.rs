@@ -3,6 +3,7 @@
 //! Used by the interop ring, by the tests with real Kubernetes and by the soak. The stand-in also ends its sessions and
 //! streams in odd ways, on command; the real one is what it is.
 
+mod enrolled;
 mod namespace;
 mod real;
 mod stand_in;
@@ -11,6 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use enrolled::{connected, create, enrol, enrol_brought};
 pub use real::Real;
 pub use stand_in::StandIn;
 

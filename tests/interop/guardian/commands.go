@@ -83,6 +83,13 @@ func (a *agent) command(verb string, words []string) (string, error) {
 		os.Exit(0)
 	}
 	session, err := a.current()
+	if verb == "thaw" {
+		// The session may be over, which thaws as well.
+		if err == nil {
+			session.raw.freeze(false)
+		}
+		return "", nil
+	}
 	if err != nil {
 		return "", err
 	}
@@ -94,8 +101,8 @@ func (a *agent) command(verb string, words []string) (string, error) {
 		return "", session.mux.Close()
 	case "go-away":
 		return "", session.mux.GoAway()
-	case "freeze", "thaw":
-		session.raw.freeze(verb == "freeze")
+	case "freeze":
+		session.raw.freeze(true)
 		return "", nil
 	case "open":
 		return a.many(number(0), func(conn net.Conn) error {

@@ -224,6 +224,12 @@ func (g *gate) Read(into []byte) (int, error) {
 	return g.Conn.Read(into)
 }
 
+// Close lets go whoever waits.
+func (g *gate) Close() error {
+	g.freeze(false)
+	return g.Conn.Close()
+}
+
 // slams are streams that are to be ended as soon as they are accepted.
 type slams struct {
 	mutex sync.Mutex
