@@ -16,3 +16,4 @@ mod sessions;
 mod user;
 mod users;
 mod versions;
+mod wrong_door;
