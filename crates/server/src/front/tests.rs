@@ -5,6 +5,7 @@ mod agent;
 mod audit;
 mod door;
 mod drain;
+mod guardian;
 mod house;
 mod loss;
 mod pool;

@@ -1,18 +1,22 @@
 //! An agent that does what the test says: every request that arrives is handed to the test, which answers it.
 
-use std::{convert::Infallible, io, sync::Arc};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
-use moorline_mux::Stream;
+use moorline_mtls::{GatewayAcceptor, KeyPair};
 use moorline_process::Tasks;
 use tokio::{
-    io::DuplexStream,
+    io::{AsyncRead, AsyncWrite, DuplexStream},
     sync::{Notify, mpsc, oneshot},
 };
 use tokio_util::sync::CancellationToken;
@@ -41,6 +45,15 @@ pub(super) struct Pieces(mpsc::Sender<io::Result<Bytes>>);
 
 impl Agent {
     pub(super) fn start(io: DuplexStream, tasks: &Tasks) -> Self {
+        Self::run(io, tasks, None)
+    }
+
+    /// One that is a TLS server on each stream and speaks HTTP/2 to whoever offers it, as Calico's Guardian does.
+    pub(super) fn guardian(io: DuplexStream, tasks: &Tasks, keys: KeyPair) -> Self {
+        Self::run(io, tasks, Some(GatewayAcceptor::new(keys, None).unwrap()))
+    }
+
+    fn run(io: DuplexStream, tasks: &Tasks, inner: Option<GatewayAcceptor>) -> Self {
         let config = moorline_mux::Config::new(moorline_mux::Role::Client).build().unwrap();
         let (session, mut incoming, driver) = moorline_mux::session(io, config);
         tasks.spawn("agent-session", driver);
@@ -49,7 +62,14 @@ impl Agent {
         let (streams, hang_up) = (tasks.clone(), Arc::clone(&hangs_up));
         tasks.spawn("agent-accept", async move {
             while let Some(stream) = incoming.accept().await {
-                streams.spawn("agent-stream", serve(stream, arrived.clone(), Arc::clone(&hang_up)));
+                let (arrived, hang_up, inner) = (arrived.clone(), Arc::clone(&hang_up), inner.clone());
+                let (id, tasks) = (stream.id(), streams.clone());
+                streams.spawn("agent-stream", async move {
+                    let Some(inner) = inner else { return serve(stream, (id, false), arrived, hang_up, tasks).await };
+                    let Ok((tls, _nobody)) = inner.accept(stream, Duration::from_secs(10)).await else { return };
+                    let h2 = tls.alpn() == Some(b"h2");
+                    serve(tls, (id, h2), arrived, hang_up, tasks).await;
+                });
             }
         });
         Self { arrivals, hangs_up, session }
@@ -70,9 +90,11 @@ impl Agent {
     }
 }
 
-async fn serve(stream: Stream, arrived: mpsc::Sender<Arrival>, hangs_up: Arc<Notify>) {
-    let id = stream.id();
-    let service = service_fn(|request| {
+async fn serve<IO>(io: IO, (id, h2): (u32, bool), arrived: mpsc::Sender<Arrival>, hangs_up: Arc<Notify>, tasks: Tasks)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
         let arrived = arrived.clone();
         async move {
             let (answer, answered) = oneshot::channel();
@@ -85,11 +107,27 @@ async fn serve(stream: Stream, arrived: mpsc::Sender<Arrival>, hangs_up: Arc<Not
             Ok::<_, Infallible>(response)
         }
     });
-    let connection =
-        http1::Builder::new().max_headers(4096).serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let serving = async {
+        let io = TokioIo::new(io);
+        if h2 {
+            drop(http2::Builder::new(Requests(tasks)).serve_connection(io, service).await);
+        } else {
+            let connection = http1::Builder::new().max_headers(4096).serve_connection(io, service);
+            drop(connection.with_upgrades().await);
+        }
+    };
     tokio::select! {
-        ended = connection => drop(ended),
+        () = serving => {}
         () = hangs_up.notified() => {}
+    }
+}
+
+#[derive(Clone)]
+struct Requests(Tasks);
+
+impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Requests {
+    fn execute(&self, future: F) {
+        drop(self.0.spawn("agent-request", future));
     }
 }
 

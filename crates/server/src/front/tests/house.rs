@@ -1,10 +1,13 @@
 //! A gateway with one connected cluster, `east`, one that is not connected, `west`, and users.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::Request;
 use hyper_util::rt::TokioIo;
 use moorline_access::{Policy, StaticTokens};
+use moorline_ca::Authority;
+use moorline_model::Dialect;
+use moorline_mtls::{InnerConnector, KeyPair};
 use moorline_mux::{Config, Role};
 use moorline_process::{Plan, Registry, Shutdown, Tasks, shutdown::Outcome};
 use tokio::{io::DuplexStream, task::JoinHandle};
@@ -17,6 +20,8 @@ use crate::{
         Caller,
         doors::Doors,
         fairness::Fairness,
+        guardian::channels::Channels,
+        line::Line,
         listener,
         listener::Shared,
         metrics::Metrics,
@@ -74,15 +79,20 @@ impl House {
     }
 
     pub(super) fn with(change: impl FnOnce(&mut GatewayConfig)) -> Self {
-        Self::build(change, None)
+        Self::build(change, None, Dialect::Moorline)
+    }
+
+    /// A house whose cluster has Calico's Guardian for an agent.
+    pub(super) fn guardian(change: impl FnOnce(&mut GatewayConfig)) -> Self {
+        Self::build(change, None, Dialect::Guardian)
     }
 
     /// A house whose requests leave a trail in that book.
     pub(super) fn audited(book: &Book) -> Self {
-        Self::build(|_| {}, Some(Arc::clone(&book.audit)))
+        Self::build(|_| {}, Some(Arc::clone(&book.audit)), Dialect::Moorline)
     }
 
-    fn build(change: impl FnOnce(&mut GatewayConfig), audit: Option<Arc<Audit>>) -> Self {
+    fn build(change: impl FnOnce(&mut GatewayConfig), audit: Option<Arc<Audit>>, dialect: Dialect) -> Self {
         let registry = Registry::new("test", "0");
         let tasks = Tasks::new(&registry);
         let mut gateway = state::gateway();
@@ -92,8 +102,16 @@ impl House {
         let (ours, theirs) = tokio::io::duplex(256 * 1024);
         let (handle, _incoming, driver) = moorline_mux::session(ours, Config::new(Role::Server).build().unwrap());
         tasks.spawn("server-session", driver);
-        let agent = Agent::start(theirs, &tasks);
         let pool = Pool::new(handle.clone(), pools.clone());
+        let (agent, line) = match dialect {
+            Dialect::Moorline => (Agent::start(theirs, &tasks), Line::Moorline(Arc::clone(&pool))),
+            Dialect::Guardian => {
+                let keys = keys();
+                let inner = InnerConnector::new(keys.fingerprint()).unwrap();
+                let channels = Channels::new(handle.clone(), inner, pools.clone());
+                (Agent::guardian(theirs, &tasks, keys), Line::Guardian(channels))
+            }
+        };
         let parts = Parts {
             policy: Policy::parse(POLICY).unwrap(),
             tokens: StaticTokens::parse(TOKENS).unwrap(),
@@ -103,7 +121,7 @@ impl House {
             tasks: tasks.clone(),
             shutdown: Shutdown::new(),
         };
-        let (state, shutdown) = state::build(parts, handle, &pool);
+        let (state, shutdown) = state::build(parts, handle, line);
         let control = axum::Router::new().fallback(async |request: Request<axum::body::Body>| {
             let caller: &Caller = request.extensions().get().unwrap();
             assert!(!request.headers().contains_key("authorization"));
@@ -156,4 +174,12 @@ impl House {
             .spawn("shutdown", async move { shutdown.run(Plan::default(), &waited, std::future::pending()).await });
         (running, state, agent)
     }
+}
+
+/// What a Guardian shows on both sides of its streams.
+fn keys() -> KeyPair {
+    let (now, life) = (crate::clock::now(), Duration::from_secs(3600));
+    let authority = Authority::generate("test", now, life).unwrap();
+    let issued = authority.issue_user("east", &[], now, life).unwrap();
+    KeyPair::from_pem(issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap()
 }

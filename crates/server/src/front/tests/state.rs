@@ -17,7 +17,7 @@ use crate::{
     clusters::{Clusters, store::embedded::OnThreads},
     config::{GatewayConfig, TunnelConfig},
     control::issue::{CertificateLives, Issuer},
-    front::{authn::Chain, line::Line, pool::Pool},
+    front::{authn::Chain, line::Line},
     metrics::Metrics,
     registry::Registry,
     state::State,
@@ -62,9 +62,13 @@ fn tunnel() -> TunnelConfig {
 }
 
 /// `east` with this session, `west` without any.
-pub(super) fn build(parts: Parts, handle: Handle, pool: &Arc<Pool>) -> (Arc<State>, Shutdown) {
-    let registry = Arc::new(Registry::new(vec![record("east", 1), record("west", 2)]));
-    let session = Arc::new(Session::new(introduction(), handle, Line::Moorline(Arc::clone(pool))));
+pub(super) fn build(parts: Parts, handle: Handle, line: Line) -> (Arc<State>, Shutdown) {
+    let dialect = match line {
+        Line::Moorline(_) => Dialect::Moorline,
+        Line::Guardian(_) => Dialect::Guardian,
+    };
+    let registry = Arc::new(Registry::new(vec![record("east", 1, dialect), record("west", 2, dialect)]));
+    let session = Arc::new(Session::new(introduction(), handle, line));
     assert!(registry.attach(&certificate(1), &session, 1, DAY).is_ok());
     let directory = tempfile::tempdir().unwrap();
     let memory = MemoryBudget::new(64 << 20);
@@ -111,13 +115,9 @@ fn name(text: &str) -> ClusterName {
     text.parse().unwrap()
 }
 
-fn record(cluster: &str, number: u8) -> ClusterRecord {
+fn record(cluster: &str, number: u8, dialect: Dialect) -> ClusterRecord {
     ClusterRecord {
-        fingerprints: vec![ActiveFingerprint {
-            fingerprint: certificate(number),
-            not_after: clock::now(),
-            dialect: Dialect::Moorline,
-        }],
+        fingerprints: vec![ActiveFingerprint { fingerprint: certificate(number), not_after: clock::now(), dialect }],
         ..ClusterRecord::new(name(cluster), ClusterUid::from_bytes([number; 16]), clock::now())
     }
 }

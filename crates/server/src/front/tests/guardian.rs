@@ -1,0 +1,223 @@
+//! Requests to a cluster whose agent is Calico's Guardian: whose they are, by what they go, and what does not.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use http::Response;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::{
+    agent::text,
+    house::House,
+    user::{User, ask, body, empty, full, get, status},
+};
+
+#[tokio::test]
+async fn a_request_is_its_users_and_nobody_elses() {
+    let mut house = House::guardian(|_| {});
+    let mut user = house.h1().await;
+    let request = ask("GET", "/clusters/east/api/v1/pods?limit=5")
+        .header("x-moorline-identity", "evil")
+        .header("x-cluster-id", "east")
+        .header("x-remote-user", "evil")
+        .body(empty())
+        .unwrap();
+    let (response, ()) = tokio::join!(user.send(request), async {
+        let arrival = house.agent.next().await;
+        assert_eq!(arrival.request.version(), http::Version::HTTP_2);
+        assert_eq!(arrival.request.uri().path_and_query().unwrap(), "/api/v1/pods?limit=5");
+        let headers: BTreeSet<_> = arrival.request.headers().keys().map(|name| name.as_str().to_owned()).collect();
+        assert_eq!(headers, BTreeSet::from(["audit-id", "impersonate-group", "impersonate-user"].map(str::to_owned)));
+        assert_eq!(
+            (arrival.header("impersonate-user"), arrival.header("impersonate-group")),
+            (Some("alice"), Some("dev"))
+        );
+        let answer = Response::builder().header("audit-id", "x").header("strict-transport-security", "max-age=9");
+        arrival.answer(answer.body(text("pods")).unwrap());
+    });
+    let response = response.unwrap();
+    assert!(!response.headers().contains_key("strict-transport-security"), "the cluster speaks for the gateway");
+    assert_eq!(body(response).await, "pods");
+}
+
+#[tokio::test]
+async fn what_guardian_does_not_carry_is_said() {
+    let mut house = House::guardian(|_| {});
+    let mut user = house.h1().await;
+    for (path, code) in [("/version", 404), ("/openapi/v2", 404), ("/api//v1", 400), ("/api/v1/a/../b", 400)] {
+        let response = user.get(&format!("/clusters/east{path}")).await;
+        assert_eq!(response.status(), code, "{path}");
+        let status = status(response).await;
+        assert!(status["message"].as_str().unwrap().contains("Guardian"), "{status}");
+    }
+    let exec = ask("POST", "/clusters/east/api/v1/namespaces/a/pods/b/exec")
+        .header("connection", "Upgrade")
+        .header("upgrade", "SPDY/3.1")
+        .body(full("a body"))
+        .unwrap();
+    let response = user.send(exec).await.unwrap();
+    assert_eq!(response.status(), 400);
+    assert!(!house.agent.has_more(), "nothing of it went anywhere");
+}
+
+#[tokio::test]
+async fn what_it_says_of_itself_is_told_as_such() {
+    let mut house = House::guardian(|_| {});
+    let mut user = house.h1().await;
+    for (code, words) in [(502, "kube-apiserver cannot be reached"), (401, "the agent's own credential")] {
+        let (response, ()) = tokio::join!(user.get("/clusters/east/api/v1/pods"), async {
+            house.agent.next().await.answer(Response::builder().status(code).body(text("")).unwrap());
+        });
+        let status = status(response).await;
+        assert_eq!(status["code"], 502);
+        assert!(status["message"].as_str().unwrap().contains(words), "{status}");
+    }
+    let (response, ()) = tokio::join!(user.get("/clusters/east/api"), async {
+        let arrival = house.agent.next().await;
+        assert_eq!(arrival.request.uri().path(), "/api/", "Go would redirect to it");
+        arrival.answer(
+            Response::builder().status(502).header("audit-id", "x").body(text("an aggregated API's own")).unwrap(),
+        );
+    });
+    assert_eq!((response.status().as_u16(), body(response).await.as_str()), (502, "an aggregated API's own"));
+}
+
+#[tokio::test]
+async fn few_streams_carry_many_requests_and_no_more_than_they_may() {
+    const MOST: usize = 256;
+    let mut house = House::guardian(|limits| {
+        limits.max_requests_per_user = 2 * MOST;
+        limits.max_requests_per_cluster = 4 * MOST;
+    });
+    let (mut streams, mut users, mut held) = (BTreeSet::new(), Vec::new(), Vec::new());
+    let connections = [house.h2().await, house.h2().await];
+    for number in 0..MOST {
+        let User::H2(sender) = &connections[number % connections.len()] else { panic!("HTTP/2 was asked for") };
+        let mut user = User::H2(sender.clone());
+        users.push(house.tasks.spawn("user", async move { user.get("/clusters/east/api/v1/pods?watch=1").await }));
+        let arrival = house.agent.next().await;
+        streams.insert(arrival.stream);
+        held.push(arrival);
+    }
+    assert_eq!(streams.len(), 16);
+    let mut late = house.h1().await;
+    assert_eq!(late.get("/clusters/east/api/v1/pods").await.status(), 429);
+    // Who hangs up makes room, and is heard to.
+    let last = held.pop().unwrap();
+    users.pop().unwrap().abort();
+    tokio::time::timeout(Duration::from_secs(10), last.gone.cancelled()).await.unwrap();
+    let (response, ()) = tokio::join!(late.get("/clusters/east/api/v1/pods"), async {
+        house.agent.next().await.ok("room");
+    });
+    assert_eq!(body(response).await, "room");
+    for (arrival, user) in held.into_iter().zip(users) {
+        arrival.ok("done");
+        assert_eq!(body(user.await.unwrap()).await, "done");
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_read_holds_up_nobody() {
+    const PIECE: &str = match std::str::from_utf8(&[b'x'; 8 * 1024]) {
+        Ok(piece) => piece,
+        Err(_) => unreachable!(),
+    };
+    let mut house = House::guardian(|_| {});
+    let (mut slow, mut quick) = (house.h1().await, house.h1().await);
+    let (response, (pieces, stalled)) = tokio::join!(slow.get("/clusters/east/api/v1/pods"), async {
+        let arrival = house.agent.next().await;
+        let stream = arrival.stream;
+        (arrival.stream(Response::builder()).0, stream)
+    });
+    // More than its window, and what lies between, holds.
+    let flood = house.tasks.spawn("flood", async move {
+        for _ in 0..512 {
+            pieces.send(PIECE).await;
+        }
+    });
+    for _ in 0..20 {
+        let (response, ()) = tokio::join!(quick.get("/clusters/east/api/v1/pods"), async {
+            let arrival = house.agent.next().await;
+            assert_eq!(arrival.stream, stalled, "they share a stream");
+            arrival.ok("quick");
+        });
+        assert_eq!(body(response).await, "quick");
+    }
+    assert!(!flood.is_finished());
+    assert_eq!(body(response).await.len(), 512 * PIECE.len());
+}
+
+#[tokio::test]
+async fn an_upgrade_goes_on_a_stream_of_its_own_behind_a_byte_that_is_given_up() {
+    let mut house = House::guardian(|_| {});
+    let mut user = house.h1().await;
+    let exec = ask("POST", "/clusters/east/api/v1/namespaces/a/pods/b/exec?command=sh")
+        .header("connection", "Upgrade")
+        .header("upgrade", "SPDY/3.1")
+        .body(empty())
+        .unwrap();
+    let (response, agent) = tokio::join!(user.send(exec), async {
+        let arrival = house.agent.next().await;
+        assert_eq!(arrival.request.version(), http::Version::HTTP_11);
+        assert_eq!(arrival.header("upgrade"), Some("SPDY/3.1"));
+        assert_eq!(arrival.header("impersonate-user"), Some("alice"));
+        let switched = Response::builder().status(101).header("connection", "Upgrade").header("upgrade", "SPDY/3.1");
+        arrival.answer(switched.body(text("")).unwrap())
+    });
+    let response = response.unwrap();
+    assert_eq!(response.status(), 101);
+    let (ours, theirs) = tokio::join!(hyper::upgrade::on(response), hyper::upgrade::on(agent));
+    let (mut ours, mut theirs) = (TokioIo::new(ours.unwrap()), TokioIo::new(theirs.unwrap()));
+    ours.write_all(b"ls").await.unwrap();
+    let mut got = [0; 3];
+    theirs.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"\nls", "Go's server takes the first byte; hyper does not");
+    theirs.write_all(b"files").await.unwrap();
+    theirs.shutdown().await.unwrap();
+    let mut files = String::new();
+    ours.read_to_string(&mut files).await.unwrap();
+    assert_eq!(files, "files");
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_takes_its_requests_along_and_no_later_ones() {
+    let mut house = House::guardian(|_| {});
+    let mut user = house.h1().await;
+    let (response, ()) = tokio::join!(user.get("/clusters/east/api/v1/pods"), async {
+        let _never_answered = house.agent.next().await;
+        house.agent.drop_streams();
+    });
+    assert_eq!(response.status(), 502);
+    let mut user = house.h1().await;
+    let (response, ()) = tokio::join!(user.get("/clusters/east/api/v1/pods"), async {
+        house.agent.next().await.ok("again");
+    });
+    assert_eq!(body(response).await, "again");
+}
+
+#[tokio::test]
+async fn kubectl_learns_that_fields_are_validated() {
+    let mut house = House::guardian(|_| {});
+    let mut user = house.h1().await;
+    let discovery: &'static str = Box::leak(
+        json!({ "groupVersion": "v1", "resources": [{ "name": "pods", "kind": "Pod", "namespaced": true, "verbs": ["patch"] }] })
+            .to_string()
+            .into_boxed_str(),
+    );
+    let (response, ()) = tokio::join!(user.get("/clusters/east/openapi/v3/api/v1"), async {
+        let arrival = house.agent.next().await;
+        assert_eq!((arrival.request.uri().path(), arrival.header("accept")), ("/api/v1", Some("application/json")));
+        assert_eq!(arrival.header("impersonate-user"), Some("alice"));
+        arrival.ok(discovery);
+    });
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let made = body(response).await;
+    assert!(made.contains("fieldValidation") && made.contains("\"Pod\""), "{made}");
+    // What the cluster refuses, it refuses.
+    let refused = user.send(get("/clusters/east/openapi/v3"));
+    let (response, ()) = tokio::join!(refused, async {
+        house.agent.next().await.answer(Response::builder().status(403).body(text("no")).unwrap());
+    });
+    assert_eq!(response.unwrap().status(), 403);
+}
