@@ -4,6 +4,7 @@
 //! for the given limit at most, and a refused one for [`LINGER`] more.
 
 mod arriving;
+pub mod hello;
 
 use std::{io, sync::Arc, time::Duration};
 

@@ -40,7 +40,8 @@ use crate::{
     metrics::Metrics,
     notify::Notifier,
     registry::Registry,
-    reload, services,
+    reload,
+    services::Services,
     state::State,
     tunnel::{self, listener::Door},
 };
@@ -115,7 +116,8 @@ impl App {
     /// [`AppError`], with every problem of the files at once.
     pub async fn build(mut config: Config) -> Result<Self, AppError> {
         let open_files = moorline_process::open_files::raise_limit();
-        if let Some(lowered) = crate::config::fit(&mut config.tunnel, &mut config.gateway, open_files) {
+        let Config { tunnel, gateway, services, .. } = &mut config;
+        if let Some(lowered) = crate::config::fit(tunnel, gateway, services, open_files) {
             tracing::warn!("{lowered}");
         }
         let listeners = Listeners::bind(&config).await?;
@@ -151,11 +153,13 @@ impl App {
             Problems::from(Problem { at: "tunnel-ca.crt".to_owned(), what: error.to_string(), remedy })
         })?;
         let tunnel_names = load::tunnel_names(&config);
+        let (services, services_in_use) = loaded.services;
         let background = Background {
             files: reload::Files {
                 tokens: (config.token_file.clone(), loaded.tokens.hash()),
                 policy: (config.policy_file.clone(), loaded.policy.hash()),
                 audit_policy: loaded.audit_policy,
+                services: services_in_use,
             },
             interval: config.reload_interval,
             serving: Vec::new(),
@@ -195,7 +199,7 @@ impl App {
             memory,
             pools,
             checks: Semaphore::new(tunnel::check::AT_ONCE),
-            services: services::Metrics::new(&registry),
+            services: Services::new(config.services, services, &registry),
             metrics,
             tasks,
             phases: shutdown.phases(),

@@ -69,8 +69,23 @@ pub struct Config {
     pub(crate) tunnel: TunnelConfig,
     /// Limits and timeouts of the gateway.
     pub(crate) gateway: GatewayConfig,
+    /// Services of the management cluster that managed clusters may reach.
+    pub(crate) services: ServicesConfig,
     /// How long each phase of the way out may take.
     pub(crate) plan: Plan,
+}
+
+/// Services of the management cluster that programs in managed clusters may reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServicesConfig {
+    /// Which there are, and for whom; none stands for nothing for anybody.
+    pub(crate) file: Option<PathBuf>,
+    /// Streams that lead to services, or are about to, open at once on one session.
+    pub(crate) max_streams: usize,
+    /// Connections to services open at once, of all clusters and to all services.
+    pub(crate) max_connections: usize,
+    /// From the look-up of a service's name to a connection that can be used.
+    pub(crate) dial_timeout: Duration,
 }
 
 /// Where clusters are kept.
@@ -95,6 +110,16 @@ pub(crate) struct KeyFiles {
 pub(crate) struct HostPort {
     pub(crate) host: String,
     pub(crate) port: u16,
+}
+
+impl HostPort {
+    /// Reads `HOST:PORT`, of which HOST is a DNS name, an IPv4 address or an IPv6 address in brackets.
+    ///
+    /// # Errors
+    /// What is wrong, with the text.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        units::host_port(text)
+    }
 }
 
 impl std::fmt::Display for HostPort {

@@ -20,7 +20,7 @@
 mod account;
 pub(crate) mod authn;
 pub(crate) mod authz;
-mod body;
+pub(crate) mod body;
 mod clean;
 mod doors;
 mod fairness;
@@ -34,12 +34,13 @@ mod request;
 mod respond;
 mod route;
 mod serve;
-mod slots;
+pub(crate) mod slots;
 mod upgrade;
 mod vigil;
 
+pub(crate) use forward::within;
 pub(crate) use listener::Gateway;
-pub(crate) use serve::Caller;
+pub(crate) use serve::{Caller, request_id};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

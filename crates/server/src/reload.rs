@@ -1,4 +1,4 @@
-//! Tokens and policies that change while the server runs: read anew by content, never replaced by something broken.
+//! Tokens, policies and services that change while the server runs: read anew by content, never replaced by something broken.
 //!
 //! The composition root loads them at the start and spawns [`watch`]; the configuration uses the checks. (Certificates
 //! reload by `moorline_mtls::Reloading`.)
@@ -16,6 +16,7 @@ use moorline_mtls::{KeyPair, Roots};
 
 use crate::{
     config::{KeyFiles, Problem, Problems},
+    services::catalog,
     state::State,
 };
 
@@ -23,6 +24,7 @@ use crate::{
 pub(crate) const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// A value that is read from a file, with the hash of what it was read from.
+#[derive(Debug)]
 pub(crate) struct Read<T> {
     pub(crate) value: T,
     hash: Fingerprint,
@@ -60,6 +62,7 @@ pub(crate) struct Files {
     pub(crate) tokens: InUse,
     pub(crate) policy: InUse,
     pub(crate) audit_policy: Option<InUse>,
+    pub(crate) services: Option<InUse>,
 }
 
 /// Looks at the files every `interval`, for ever. To be spawned, and ended with the process.
@@ -67,6 +70,7 @@ pub(crate) async fn watch(state: Arc<State>, files: Files, interval: Duration) {
     let mut tokens_watch = Watch::new("tokens", files.tokens);
     let mut policy_watch = Watch::new("policy", files.policy);
     let mut audit_watch = files.audit_policy.map(|file| Watch::new("audit policy", file));
+    let mut services_watch = files.services.map(|file| Watch::new("services", file));
     loop {
         tokio::time::sleep(interval).await;
         let shared = Arc::clone(&state);
@@ -84,15 +88,23 @@ pub(crate) async fn watch(state: Arc<State>, files: Files, interval: Duration) {
             if let (Some(value), Some(audit)) = (audit_value, &shared.audit) {
                 audit.replace(value);
             }
-            (tokens_watch, policy_watch, audit_watch)
+            if let Some(value) = services_watch.as_mut().and_then(|watch| watch.look(&shared, catalog::load)) {
+                shared.services.offer(value);
+            }
+            (tokens_watch, policy_watch, audit_watch, services_watch)
         });
         // A panic was logged by the task itself; what is in use stays in use.
         let Ok(back) = looked.await else { return };
-        (tokens_watch, policy_watch, audit_watch) = back;
+        (tokens_watch, policy_watch, audit_watch, services_watch) = back;
     }
 }
 
 impl<T> Read<T> {
+    /// A value, and the hash of everything that it was read from.
+    pub(crate) fn new(value: T, hash: Fingerprint) -> Self {
+        Self { value, hash }
+    }
+
     /// The hash of the file's content, for [`watch`].
     pub(crate) fn hash(&self) -> Fingerprint {
         self.hash
@@ -152,6 +164,11 @@ pub(crate) fn check_policy(path: &Path) -> Result<(), Problems> {
 /// Whether a file holds an audit policy.
 pub(crate) fn check_audit_policy(path: &Path) -> Result<(), Problems> {
     audit_policy(path).map(drop)
+}
+
+/// Whether a file holds a table of services whose files are there and good.
+pub(crate) fn check_services(path: &Path) -> Result<(), Problems> {
+    catalog::load(path).map(drop)
 }
 
 /// Whether a file holds a trust bundle.

@@ -23,7 +23,7 @@ use crate::{
     front::{authn::Chain, authz::Judge, pool::PoolContext},
     metrics::Metrics,
     registry::Registry,
-    services,
+    services::Services,
 };
 
 /// Shared by the gateway, the tunnel and the control API.
@@ -69,8 +69,8 @@ pub(crate) struct State {
     pub(crate) pools: PoolContext,
     /// Turns of the probes through sessions.
     pub(crate) checks: Semaphore,
-    /// Counters of management services.
-    pub(crate) services: services::Metrics,
+    /// Services of the management cluster that programs in managed clusters may reach.
+    pub(crate) services: Services,
     /// Counters and gauges of everything but the gateway, which has its own.
     pub(crate) metrics: Metrics,
     /// The only spawn.

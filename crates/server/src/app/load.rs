@@ -19,6 +19,7 @@ use crate::{
     clock,
     config::{ClusterStore, Config, Problem, Problems},
     reload,
+    services::catalog::{self, Catalog},
     serving::{self, Serving, Signer},
     state::State,
     tunnel,
@@ -35,6 +36,7 @@ pub(super) struct Loaded {
     pub(super) gateway_keys: Option<Reloading<KeyPair>>,
     pub(super) user_roots: Reloading<Roots>,
     pub(super) oidc: Option<Arc<Oidc>>,
+    pub(super) services: ServiceTable,
 }
 
 /// The embedded store, where clusters are kept in one, and all records in it.
@@ -73,6 +75,7 @@ impl Loaded {
         let policy = keep_all(&mut problems, reload::policy(&config.policy_file));
         let audit = keep_all(&mut problems, audit(config, metrics, webhook));
         let tunnel_authorities = problems.keep(dir.tunnel_authorities());
+        let services = keep_all(&mut problems, services(config));
         let user_roots = problems.keep(roots(&config.client_ca_file));
         let oidc = config.oidc.clone().map(|oidc| Oidc::new(oidc, config.oidc_cache_time)).transpose();
         let oidc = problems.keep(oidc.map_err(|error| named("OpenID Connect", &error))).flatten().map(Arc::new);
@@ -88,8 +91,15 @@ impl Loaded {
                 gateway_serving = problems.keep(serve_by(dir, Which::Gateway, "gateway", names));
             }
         }
-        let all = (tokens, policy, audit, tunnel_authorities, user_roots);
-        let (Some(tokens), Some(policy), Some((audit, audit_policy)), Some(tunnel_authorities), Some(user_roots)) = all
+        let all = (tokens, policy, audit, tunnel_authorities, user_roots, services);
+        let (
+            Some(tokens),
+            Some(policy),
+            Some((audit, audit_policy)),
+            Some(tunnel_authorities),
+            Some(user_roots),
+            Some(services),
+        ) = all
         else {
             return Err(problems);
         };
@@ -104,6 +114,7 @@ impl Loaded {
             gateway_keys,
             user_roots,
             oidc,
+            services,
         })
     }
 }
@@ -121,6 +132,16 @@ fn audit(config: &Config, metrics: &MetricRegistry, webhook: Option<WebhookSink>
         None => (Audit::default_policy(), None),
     };
     Ok((Audit::open(&config.audit, webhook, policy, &config.api_group, metrics)?, in_use))
+}
+
+/// The services that are offered, and the file that says so, if one is named.
+type ServiceTable = (Catalog, Option<reload::InUse>);
+
+fn services(config: &Config) -> Result<ServiceTable, Problems> {
+    let Some(path) = &config.services.file else { return Ok((Catalog::default(), None)) };
+    let read = catalog::load(path)?;
+    let in_use = (path.clone(), read.hash());
+    Ok((read.value, Some(in_use)))
 }
 
 fn keep_all<T>(problems: &mut Problems, outcome: Result<T, Problems>) -> Option<T> {

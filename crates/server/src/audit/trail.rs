@@ -24,6 +24,9 @@ use super::{
 /// Bytes kept of what a user was told.
 const MAX_MESSAGE: usize = 1024;
 
+/// What services of the management cluster are called in events and in rules about them.
+const SERVICES: &str = "managementservices";
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -137,6 +140,24 @@ impl Trail {
             subresource: Some("join".to_owned()),
             name: Some(cluster.as_str().to_owned()),
             path: JOIN_PATH.to_owned(),
+            is_resource: true,
+            namespace: None,
+        }));
+    }
+
+    /// It is of a program in this cluster, for this service of the management cluster: a connection, or a request.
+    pub(crate) fn visits(&mut self, cluster: &ClusterName, service: &str) {
+        let group = self.audit.group.clone();
+        let facts = self.facts();
+        facts.cluster = Some((cluster.clone(), 0));
+        facts.about = Some(Box::new(RequestAttributes {
+            verb: facts.method.as_str().to_ascii_lowercase(),
+            api_group: group,
+            api_version: "v1alpha1".to_owned(),
+            resource: SERVICES.to_owned(),
+            subresource: None,
+            name: Some(service.to_owned()),
+            path: facts.uri().split('?').next().unwrap_or_default().to_owned(),
             is_resource: true,
             namespace: None,
         }));

@@ -271,6 +271,25 @@ pub struct RawConfig {
     #[arg(long, value_name = "DURATION", env = "MOORLINE_RECHECK_INTERVAL")]
     pub recheck_interval: Option<String>,
 
+    /// Services of the management cluster that programs in managed clusters may reach, as ManagementServices: see
+    /// docs/services.md [default: none]
+    #[arg(long, value_name = "FILE", env = "MOORLINE_SERVICES_FILE")]
+    pub services_file: Option<PathBuf>,
+
+    /// Streams to those services open at once on one session; more are refused [default: 1000]
+    #[arg(long, value_name = "N", env = "MOORLINE_MAX_SERVICE_STREAMS")]
+    pub max_service_streams: Option<usize>,
+
+    /// Connections to those services open at once, of all clusters together; more are refused. One cluster has at most
+    /// half of them, and of what each service takes [default: 4096]
+    #[arg(long, value_name = "N", env = "MOORLINE_MAX_SERVICE_CONNECTIONS")]
+    pub max_service_connections: Option<usize>,
+
+    /// How long it may take to reach one of those services, from the look-up of its name to the end of its handshake
+    /// [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "MOORLINE_SERVICE_DIAL_TIMEOUT")]
+    pub service_dial_timeout: Option<String>,
+
     /// How long the server goes on after SIGTERM before it stops accepting, so that load balancers notice [default: 2s]
     #[arg(long, value_name = "DURATION", env = "MOORLINE_SHUTDOWN_NOTICE")]
     pub shutdown_notice: Option<String>,

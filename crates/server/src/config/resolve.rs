@@ -11,7 +11,7 @@ use moorline_process::Plan;
 
 use super::{
     ClusterStore, Config, GatewayConfig, HostPort, KeyFiles, KubernetesConfig, Problem, Problems, Rate, RawConfig,
-    TunnelConfig, audit, units,
+    ServicesConfig, TunnelConfig, audit, units,
 };
 use crate::{bootstrap::StateDir, control::issue::CertificateLives, notify::NotifyConfig, reload};
 
@@ -42,6 +42,7 @@ impl Config {
         let cluster_store = found.store(raw.cluster_store.as_deref());
         let kubernetes = kubernetes(&mut found, &raw, cluster_store);
         let notify = notify(&mut found, &raw);
+        let services = services(&mut found, &raw);
         let gateway_keys = found.keys(raw.tls_cert_file, raw.tls_private_key_file);
         let config = Self {
             public_tunnel_address: public,
@@ -87,6 +88,7 @@ impl Config {
             tunnel_listen,
             tunnel,
             gateway,
+            services,
         };
         found.0.into_result()?;
         Ok(config)
@@ -108,6 +110,18 @@ fn tunnel(found: &mut Found, raw: &RawConfig) -> TunnelConfig {
         check_timeout: found.span("--check-timeout", raw.check_timeout.as_deref(), "10s"),
         max_streams: found.count("--max-streams", raw.max_streams, 1024),
         memory_budget: found.size("--memory-budget", raw.memory_budget.as_deref(), "256MiB"),
+    }
+}
+
+fn services(found: &mut Found, raw: &RawConfig) -> ServicesConfig {
+    if let Some(path) = &raw.services_file {
+        found.check("--services-file", path, reload::check_services);
+    }
+    ServicesConfig {
+        file: raw.services_file.clone(),
+        max_streams: found.count("--max-service-streams", raw.max_service_streams, 1000),
+        max_connections: found.count("--max-service-connections", raw.max_service_connections, 4096),
+        dial_timeout: found.span("--service-dial-timeout", raw.service_dial_timeout.as_deref(), "10s"),
     }
 }
 

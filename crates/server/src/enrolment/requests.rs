@@ -1,4 +1,5 @@
 //! Requests that an agent makes over streams of its own: HTTP/1.1, one for each stream, as the cluster of its session.
+//! One that asks for a service of the management cluster switches its stream, which then leads there ([`services`]).
 //!
 //! Spawned by the tunnel door for each session, and ended with it. Everything that an agent may send is bounded in size,
 //! number and time.
@@ -15,7 +16,12 @@ use moorline_mux::{Incoming, Stream};
 use moorline_wire::{RENEW_PATH, limits};
 
 use super::renew;
-use crate::{registry::Cluster, state::State, tunnel::session::Session};
+use crate::{
+    registry::Cluster,
+    services::{self, origin::Origin},
+    state::State,
+    tunnel::session::Session,
+};
 
 /// Bytes of a request's head. Ours have about 200.
 const MAX_HEAD: usize = 16 * 1024;
@@ -25,11 +31,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Answers one agent's requests until its session has ended. The multiplexer bounds how many there are at once.
 pub(crate) async fn serve(state: Arc<State>, cluster: Arc<Cluster>, session: Arc<Session>, mut incoming: Incoming) {
+    let origin = Origin::new(&state, &cluster, &session);
     while let Some(stream) = incoming.accept().await {
         let (shared, cluster, session) = (Arc::clone(&state), Arc::clone(&cluster), Arc::clone(&session));
+        let origin = Arc::clone(&origin);
         state.tasks.spawn("agent-request", async move {
             let phases = shared.phases.clone();
-            let served = tokio::time::timeout(PATIENCE, one(&shared, &cluster, &session, stream));
+            let served = tokio::time::timeout(PATIENCE, one(&shared, &cluster, &session, &origin, stream));
             tokio::select! {
                 served = served => if served.is_err() {
                     tracing::debug!(cluster = %cluster.name(), "a request of an agent took too long and was dropped");
@@ -40,8 +48,13 @@ pub(crate) async fn serve(state: Arc<State>, cluster: Arc<Cluster>, session: Arc
     }
 }
 
-async fn one(state: &State, cluster: &Arc<Cluster>, session: &Session, stream: Stream) {
-    let answering = service_fn(async |request| Ok::<_, Infallible>(answer(state, cluster, session, request).await));
+async fn one(state: &State, cluster: &Arc<Cluster>, session: &Session, origin: &Arc<Origin>, stream: Stream) {
+    let answering = service_fn(async |request: Request<Body>| {
+        if services::is_asked(request.uri().path()) {
+            return Ok::<_, Infallible>(services::ask(origin, request).await);
+        }
+        Ok(answer(state, cluster, session, request).await)
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
@@ -49,6 +62,7 @@ async fn one(state: &State, cluster: &Arc<Cluster>, session: &Session, stream: S
         .keep_alive(false)
         .half_close(true)
         .serve_connection(TokioIo::new(stream), answering)
+        .with_upgrades()
         .await;
     if let Err(error) = served {
         tracing::debug!(cluster = %cluster.name(), %error, "a stream of an agent ended early");
@@ -73,7 +87,8 @@ async fn answer(
     }
 }
 
-fn refusal(status: &Status) -> Response<Full<Bytes>> {
+/// A refusal as a response.
+pub(crate) fn refusal(status: &Status) -> Response<Full<Bytes>> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     json(code, status, status.details.as_ref().and_then(|details| details.retry_after_seconds))
 }

@@ -32,7 +32,7 @@ pub(crate) struct RequestBody {
 
 /// How much of a request's body has gone, so that a slow upload is not taken for a silent kube-apiserver.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     frames: AtomicU64,
     bytes: AtomicU64,
 }
@@ -44,7 +44,7 @@ impl Progress {
     }
 
     /// How many bytes have gone.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
@@ -57,7 +57,7 @@ impl Progress {
 
 impl RequestBody {
     /// The body, seen to move by `progress`.
-    pub(super) fn new(incoming: Incoming, progress: Option<Arc<Progress>>) -> Self {
+    pub(crate) fn new(incoming: Incoming, progress: Option<Arc<Progress>>) -> Self {
         Self { incoming, progress }
     }
 }

@@ -324,7 +324,7 @@ impl NoHead {
 const LOOKS: u32 = 8;
 
 /// Waits for the head of a response, at most `limit` after the last piece of the request's body has gone.
-async fn within<F: Future>(limit: Duration, progress: Option<&Progress>, future: F) -> Option<F::Output> {
+pub(crate) async fn within<F: Future>(limit: Duration, progress: Option<&Progress>, future: F) -> Option<F::Output> {
     let mut future = std::pin::pin!(future);
     let Some(progress) = progress else { return tokio::time::timeout(limit, future).await.ok() };
     let (mut seen, mut still) = (progress.seen(), 0);

@@ -309,7 +309,7 @@ fn runs_long(outgoing: &Outgoing) -> bool {
 }
 
 /// A fresh id. The random bits come from the thread's own generator: an id must be unique, not secret.
-fn request_id() -> HeaderValue {
+pub(crate) fn request_id() -> HeaderValue {
     let mut bytes: [u8; 16] = rand::random();
     // What makes 16 bytes a random UUID.
     bytes[6] = (bytes[6] & 0x0f) | 0x40;

@@ -154,10 +154,11 @@ impl Admission {
 
     fn mux_config(&self) -> Config {
         let tunnel = &self.state.tunnel;
+        let inbound = MAX_AGENT_STREAMS.saturating_add(self.state.services.inbound_streams());
         Config::new(Role::Server)
             .with_max_outbound_streams(tunnel.max_streams)
-            .with_max_inbound_streams(MAX_AGENT_STREAMS)
-            .with_accept_backlog(MAX_AGENT_STREAMS)
+            .with_max_inbound_streams(inbound)
+            .with_accept_backlog(inbound)
             .with_write_stall(tunnel.heartbeat_interval * limits::MISSED_HEARTBEATS)
             .with_memory(self.state.memory.clone())
     }

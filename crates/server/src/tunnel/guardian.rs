@@ -113,10 +113,11 @@ impl Admission {
 
     fn guardian_mux(&self) -> Config {
         let tunnel = &self.state.tunnel;
+        let inbound = MAX_STREAMS.max(self.state.services.inbound_streams());
         Config::new(Role::Server)
             .with_max_outbound_streams(tunnel.max_streams)
-            .with_max_inbound_streams(MAX_STREAMS)
-            .with_accept_backlog(MAX_STREAMS)
+            .with_max_inbound_streams(inbound)
+            .with_accept_backlog(inbound)
             .with_write_stall(tunnel.heartbeat_interval * limits::MISSED_HEARTBEATS)
             .with_memory(self.state.memory.clone())
             .with_raw_go_peer()

@@ -28,6 +28,7 @@ use crate::{
         pool::{Pool, PoolContext},
         serve::Served,
     },
+    services::{self, Services},
     state::State,
 };
 
@@ -63,14 +64,15 @@ pub(super) struct House {
 }
 
 /// What a [`State`] is made of, as far as the gateway is concerned.
-pub(super) struct Parts {
-    pub(super) policy: Policy,
-    pub(super) tokens: StaticTokens,
-    pub(super) gateway: GatewayConfig,
-    pub(super) audit: Option<Arc<Audit>>,
-    pub(super) pools: PoolContext,
-    pub(super) tasks: Tasks,
-    pub(super) shutdown: Shutdown,
+pub(crate) struct Parts {
+    pub(crate) policy: Policy,
+    pub(crate) tokens: StaticTokens,
+    pub(crate) gateway: GatewayConfig,
+    pub(crate) audit: Option<Arc<Audit>>,
+    pub(crate) pools: PoolContext,
+    pub(crate) services: Services,
+    pub(crate) tasks: Tasks,
+    pub(crate) shutdown: Shutdown,
 }
 
 impl House {
@@ -118,6 +120,7 @@ impl House {
             gateway,
             audit,
             pools,
+            services: services::tests::none(),
             tasks: tasks.clone(),
             shutdown: Shutdown::new(),
         };

@@ -26,7 +26,7 @@ use crate::{
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-pub(in crate::front) fn gateway() -> GatewayConfig {
+pub(crate) fn gateway() -> GatewayConfig {
     GatewayConfig {
         anonymous: false,
         max_connections: 16,
@@ -62,7 +62,7 @@ fn tunnel() -> TunnelConfig {
 }
 
 /// `east` with this session, `west` without any.
-pub(super) fn build(parts: Parts, handle: Handle, line: Line) -> (Arc<State>, Shutdown) {
+pub(crate) fn build(parts: Parts, handle: Handle, line: Line) -> (Arc<State>, Shutdown) {
     let dialect = match line {
         Line::Moorline(_) => Dialect::Moorline,
         Line::Guardian(_) => Dialect::Guardian,
@@ -101,7 +101,7 @@ pub(super) fn build(parts: Parts, handle: Handle, line: Line) -> (Arc<State>, Sh
         gateway: parts.gateway,
         tunnel: tunnel(),
         checks: Semaphore::new(1),
-        services: crate::services::Metrics::new(&MetricRegistry::new("test", "0")),
+        services: parts.services,
         metrics,
         memory,
         pools: parts.pools,
