@@ -32,6 +32,8 @@ pub enum Reason {
     RequestHeaderFieldsTooLarge,
     /// 500.
     InternalError,
+    /// 501: what is in between cannot do it. Kubernetes has no word for it and writes none.
+    NotImplemented,
     /// 502: the other side did not answer properly. Kubernetes has no word for it and writes `InternalError`.
     BadGateway,
     /// 503: try again later.
@@ -63,7 +65,7 @@ impl Reason {
             Self::InternalError | Self::BadGateway => "InternalError",
             Self::ServiceUnavailable => "ServiceUnavailable",
             Self::Timeout => "Timeout",
-            Self::Unknown => "",
+            Self::NotImplemented | Self::Unknown => "",
         }
     }
 
@@ -83,6 +85,7 @@ impl Reason {
             Self::TooManyRequests => 429,
             Self::RequestHeaderFieldsTooLarge => 431,
             Self::InternalError | Self::Unknown => 500,
+            Self::NotImplemented => 501,
             Self::BadGateway => 502,
             Self::ServiceUnavailable => 503,
             Self::Timeout => 504,

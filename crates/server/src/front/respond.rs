@@ -309,6 +309,7 @@ fn guardian(cluster: &ClusterName, refused: &Refused) -> Row {
     match refused {
         Refused::Path => Row::new("guardian-path", Reason::NotFound, Level::INFO, text),
         Refused::Unclean => Row::new("guardian-path", Reason::BadRequest, Level::INFO, text),
+        Refused::NotWebSocket => Row::new("guardian-upgrade", Reason::NotImplemented, Level::INFO, text),
         Refused::UpgradeWithBody => Row::new("guardian-upgrade", Reason::BadRequest, Level::INFO, text),
         Refused::Identity(_) => Row::new(Failure::IdentityDenied.as_str(), Reason::Forbidden, Level::INFO, text),
         Refused::TooManyHeaders => {
@@ -453,6 +454,7 @@ mod tests {
             (Cause::WrongUpgrade(east()), 502, "wrong-upgrade", None),
             (Cause::Guardian { cluster: east(), refused: Refused::Path }, 404, "guardian-path", None),
             (Cause::Guardian { cluster: east(), refused: Refused::UpgradeWithBody }, 400, "guardian-upgrade", None),
+            (Cause::Guardian { cluster: east(), refused: Refused::NotWebSocket }, 501, "guardian-upgrade", None),
             (Cause::Guardian { cluster: east(), refused: Refused::Identity("r".into()) }, 403, "identity-denied", None),
         ];
         for (cause, code, label, retry) in table {

@@ -46,6 +46,13 @@ pub(crate) enum Refused {
     /// It would be redirected, to a place that is not under this cluster's path here.
     #[error("its agent is Calico's Guardian, which does not pass on paths with empty segments, \".\" or \"..\"")]
     Unclean,
+    /// It cannot be switched: Go's client asks kube-apiserver over HTTP/2 for whatever is no WebSocket.
+    #[error(
+        "its agent is Calico's Guardian, through which connections are switched to WebSocket and nothing else: use kubectl \
+         1.31 or newer. If this one is, its WebSocket was refused before it came back with SPDY: see whether you may, as \
+         by kubectl auth can-i create pods/exec"
+    )]
+    NotWebSocket,
     /// It cannot be switched.
     #[error("its agent is Calico's Guardian, through which a request with a body cannot be upgraded")]
     UpgradeWithBody,
@@ -91,8 +98,13 @@ pub(in crate::front) fn prepare(outgoing: Outgoing, identity: &Identity) -> Resu
     }
     // What `strip` leaves is an upgrade to a protocol that may pass.
     let protocol = headers.get(header::UPGRADE).cloned();
-    if protocol.is_some() && !request.body().is_end_stream() {
-        return Err(Refused::UpgradeWithBody);
+    if let Some(protocol) = &protocol {
+        if !protocol.as_bytes().eq_ignore_ascii_case(b"websocket") {
+            return Err(Refused::NotWebSocket);
+        }
+        if !request.body().is_end_stream() {
+            return Err(Refused::UpgradeWithBody);
+        }
     }
     let asks = protocol.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
     let (mut head, incoming) = request.into_parts();

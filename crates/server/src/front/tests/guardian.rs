@@ -51,13 +51,15 @@ async fn what_guardian_does_not_carry_is_said() {
         let status = status(response).await;
         assert!(status["message"].as_str().unwrap().contains("Guardian"), "{status}");
     }
-    let exec = ask("POST", "/clusters/east/api/v1/namespaces/a/pods/b/exec")
-        .header("connection", "Upgrade")
-        .header("upgrade", "SPDY/3.1")
-        .body(full("a body"))
-        .unwrap();
-    let response = user.send(exec).await.unwrap();
-    assert_eq!(response.status(), 400);
+    for (protocol, content, code) in [("websocket", "a body", 400), ("SPDY/3.1", "", 501)] {
+        let mut user = house.h1().await;
+        let exec = ask("POST", "/clusters/east/api/v1/namespaces/a/pods/b/exec")
+            .header("connection", "Upgrade")
+            .header("upgrade", protocol)
+            .body(full(content))
+            .unwrap();
+        assert_eq!(user.send(exec).await.unwrap().status(), code);
+    }
     assert!(!house.agent.has_more(), "nothing of it went anywhere");
 }
 
@@ -152,17 +154,17 @@ async fn who_does_not_read_holds_up_nobody() {
 async fn an_upgrade_goes_on_a_stream_of_its_own_behind_a_byte_that_is_given_up() {
     let mut house = House::guardian(|_| {});
     let mut user = house.h1().await;
-    let exec = ask("POST", "/clusters/east/api/v1/namespaces/a/pods/b/exec?command=sh")
+    let exec = ask("GET", "/clusters/east/api/v1/namespaces/a/pods/b/exec?command=sh")
         .header("connection", "Upgrade")
-        .header("upgrade", "SPDY/3.1")
+        .header("upgrade", "websocket")
         .body(empty())
         .unwrap();
     let (response, agent) = tokio::join!(user.send(exec), async {
         let arrival = house.agent.next().await;
         assert_eq!(arrival.request.version(), http::Version::HTTP_11);
-        assert_eq!(arrival.header("upgrade"), Some("SPDY/3.1"));
+        assert_eq!(arrival.header("upgrade"), Some("websocket"));
         assert_eq!(arrival.header("impersonate-user"), Some("alice"));
-        let switched = Response::builder().status(101).header("connection", "Upgrade").header("upgrade", "SPDY/3.1");
+        let switched = Response::builder().status(101).header("connection", "Upgrade").header("upgrade", "websocket");
         arrival.answer(switched.body(text("")).unwrap())
     });
     let response = response.unwrap();
