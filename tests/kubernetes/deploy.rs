@@ -4,6 +4,7 @@
 //! Nothing runs here: `sources` renders, kubectl and helm being the real ones.
 
 mod findings;
+mod guardian;
 mod sources;
 
 use std::collections::BTreeMap;

@@ -111,16 +111,15 @@ impl Install {
         remarks
     }
 
-    /// The command that puts certificate and key of their owner beside the authorities. Applied by a manager of its own,
-    /// so that neither takes the other's away when it is applied again, and the key is on no command line.
+    /// The command that puts certificate and key of their owner beside the authorities. A patch, so that to apply the
+    /// manifest again takes neither away; the key is on no command line.
     #[must_use]
     pub fn completion(&self) -> String {
-        let [_, certificate, key] = FILES;
+        let ([_, certificate, key], namespace) = (FILES, &self.namespace);
         format!(
-            "kubectl create secret generic {SECRET} --namespace {} --from-file={certificate}=CERTIFICATE \
-             --from-file={key}=KEY --dry-run=client --output yaml | kubectl apply --server-side \
-             --field-manager=certificate-owner --filename -",
-            self.namespace
+            "kubectl create secret generic {SECRET} --from-file={certificate}=CERTIFICATE --from-file={key}=KEY \
+             --dry-run=client --output=json | kubectl patch secret {SECRET} --namespace={namespace} --type=merge \
+             --patch-file=/dev/stdin"
         )
     }
 }

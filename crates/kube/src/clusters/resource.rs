@@ -57,15 +57,16 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ManagedClusterSpec {
-    /// What the cluster's agent speaks: Moorline's own agent, or Calico's open-source Guardian.
+    /// What the cluster's agent speaks, or is to speak: Moorline's own agent, or Calico's open-source Guardian.
     #[serde(default)]
     pub(crate) dialect: Dialect,
     /// The namespace of Calico's operator in the managed cluster, where it is not the usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub(crate) operator_namespace: Option<String>,
-    /// A certificate of your own (PEM) that stands for the cluster, besides those that the server signs. It must chain
-    /// to an authority that the tunnel trusts. Never a private key.
+    /// A certificate of your own (PEM) that stands for the cluster, besides those that the server signs. That of a Guardian
+    /// may be of any make: self-signed, or of X.509 version 1. That of Moorline's own agent must chain to an authority
+    /// that the tunnel trusts. Never a private key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32768))]
     #[x_kube(
