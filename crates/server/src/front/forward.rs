@@ -13,7 +13,7 @@ use futures_util::FutureExt as _;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use moorline_access::RequestAttributes;
+use moorline_access::{Permit, RequestAttributes};
 use moorline_model::ClusterName;
 use moorline_mux::{CloseReason, Handle, OpenError};
 use moorline_process::{Phase, Phases};
@@ -27,8 +27,10 @@ use super::{
     body::{Body, Progress, RequestBody, Watch},
     fairness::{Fairness, Taken},
     guardian::{
-        self,
+        self, Refused,
+        channels::Channels,
         openapi::{Document, MAX_DISCOVERY},
+        refusals::MAX_REFUSAL,
     },
     line::{Lease, Line, StreamError},
     metrics::Metrics,
@@ -109,9 +111,14 @@ impl Routed {
             return Err(Cause::Agent { cluster: cluster.clone(), failure, denial });
         }
         let (response, switch) = clean(response, prepared.asks, cluster)?;
-        let (response, made) = match prepared.instead.filter(|_| response.status() == StatusCode::OK) {
+        let made = match (line, prepared.instead, prepared.switches_to) {
+            (_, Some(document), _) if response.status() == StatusCode::OK => Some(Instead::Document(document)),
+            (Line::Guardian(channels), _, Some(path)) if switch.is_none() => Some(Instead::Refusal(channels, path)),
+            _ => None,
+        };
+        let (response, made) = match made {
             None => (response, None),
-            Some(document) => Box::pin(made(response, document, limits.response_head, cluster)).await?,
+            Some(instead) => Box::pin(instead.made(response, limits.response_head, routed.permit())).await?,
         };
         Ok(Forwarded { response, made, lease, switch, watched: prepared.watched, routed, taken })
     }
@@ -158,6 +165,8 @@ struct Prepared {
     proxied: bool,
     /// What the answer is to be turned into.
     instead: Option<Document>,
+    /// The path, of a WebSocket through Guardian.
+    switches_to: Option<PathAndQuery>,
 }
 
 fn prepare(outgoing: Outgoing, identity: HeaderValue, routed: &registry::Routed) -> Result<Prepared, Cause> {
@@ -166,20 +175,21 @@ fn prepare(outgoing: Outgoing, identity: HeaderValue, routed: &registry::Routed)
     let watched = long && is_watch(outgoing.request.method(), path.path(), path.query());
     let proxied = path.path().split('/').any(|segment| segment == "proxy");
     let progress = outgoing.progress.clone();
-    let (request, asks, instead) = match routed.line() {
-        Line::Moorline(_) => {
-            let (request, asks) = for_our_agent(outgoing, identity);
-            (request, asks, None)
-        }
-        Line::Guardian(_) => {
-            let permit = routed.permit();
-            let prepared = guardian::prepare(outgoing, permit.identity());
-            let prepared =
-                prepared.map_err(|refused| Cause::Guardian { cluster: permit.cluster().clone(), refused })?;
-            (prepared.request, prepared.asks, prepared.instead)
-        }
+    let Line::Guardian(channels) = routed.line() else {
+        let (request, asks) = for_our_agent(outgoing, identity);
+        return Ok(Prepared { request, progress, asks, long, watched, proxied, instead: None, switches_to: None });
     };
-    Ok(Prepared { request, progress, asks, long, watched, proxied, instead })
+    let (permit, path) = (routed.permit(), outgoing.path.clone());
+    let prepared = guardian::prepare(outgoing, permit.identity()).map_err(|refused| {
+        let told = (refused == Refused::NotWebSocket).then(|| channels.refusals().recall(permit.identity(), &path));
+        match told.flatten() {
+            Some(status) => Cause::Told { cluster: permit.cluster().clone(), status: Box::new(status) },
+            None => Cause::Guardian { cluster: permit.cluster().clone(), refused },
+        }
+    })?;
+    let guardian::Prepared { request, asks, instead } = prepared;
+    let switches_to = asks.is_some().then_some(path);
+    Ok(Prepared { request, progress, asks, long, watched, proxied, instead, switches_to })
 }
 
 fn for_our_agent(
@@ -362,23 +372,44 @@ fn clean(
     Ok((response, Some(Switch::new(user, agent))))
 }
 
-/// Turns what discovery says into what was asked for.
-async fn made(
-    response: Response<Incoming>,
-    document: Document,
-    limit: Duration,
-    cluster: &ClusterName,
-) -> Result<(Response<Incoming>, Option<Bytes>), Cause> {
-    let (mut head, mut body) = response.into_parts();
-    let lost = || Cause::TunnelLost { cluster: cluster.clone(), reason: None };
-    let reading = Limited::new(&mut body, MAX_DISCOVERY).collect();
-    let read = tokio::time::timeout(limit, reading).await.map_err(|_elapsed| Cause::HeadTimeout(cluster.clone()))?;
-    let made = document.made_of(&read.map_err(|_cut| lost())?.to_bytes()).ok_or_else(lost)?;
-    for of_the_other in [header::CONTENT_LENGTH, header::ETAG, header::LAST_MODIFIED, header::CONTENT_ENCODING] {
-        head.headers.remove(of_the_other);
+/// What takes the place of a body from Guardian.
+enum Instead<'a> {
+    /// A document that is made of it.
+    Document(Document),
+    /// The same, once more to be said.
+    Refusal(&'a Channels, PathAndQuery),
+}
+
+impl Instead<'_> {
+    async fn made(
+        self,
+        response: Response<Incoming>,
+        limit: Duration,
+        permit: &Permit,
+    ) -> Result<(Response<Incoming>, Option<Bytes>), Cause> {
+        let (mut head, mut body) = response.into_parts();
+        let cluster = || permit.cluster().clone();
+        let lost = || Cause::TunnelLost { cluster: cluster(), reason: None };
+        let most = match self {
+            Self::Document(_) => MAX_DISCOVERY,
+            Self::Refusal(..) => MAX_REFUSAL,
+        };
+        let reading = Limited::new(&mut body, most).collect();
+        let read = tokio::time::timeout(limit, reading).await.map_err(|_elapsed| Cause::HeadTimeout(cluster()))?;
+        let read = read.map_err(|_cut| lost())?.to_bytes();
+        let made = match self {
+            Self::Document(document) => document.made_of(&read).ok_or_else(lost)?,
+            Self::Refusal(channels, path) => {
+                channels.refusals().remember(permit.identity(), &path, &read);
+                return Ok((Response::from_parts(head, body), Some(read)));
+            }
+        };
+        for of_the_other in [header::CONTENT_LENGTH, header::ETAG, header::LAST_MODIFIED, header::CONTENT_ENCODING] {
+            head.headers.remove(of_the_other);
+        }
+        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok((Response::from_parts(head, body), Some(made)))
     }
-    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok((Response::from_parts(head, body), Some(made)))
 }
 
 #[cfg(test)]

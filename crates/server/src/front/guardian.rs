@@ -10,7 +10,8 @@
 
 pub(crate) mod channels;
 pub(super) mod openapi;
+pub(super) mod refusals;
 pub(crate) mod request;
 mod sacrifice;
 
-pub(super) use request::{Refused, failure_of, prepare};
+pub(super) use request::{Prepared, Refused, failure_of, prepare};

@@ -101,6 +101,13 @@ pub(crate) enum Cause {
         /// What it does not carry.
         refused: Refused,
     },
+    /// The cluster's own refusal, said again.
+    Told {
+        /// Whose.
+        cluster: ClusterName,
+        /// What it said.
+        status: Box<Status>,
+    },
     /// The cluster switched protocols without being asked, or to another one than asked for.
     WrongUpgrade(ClusterName),
 }
@@ -260,6 +267,10 @@ impl Cause {
             ),
             Self::Agent { cluster, failure, denial: None } => agent(cluster, *failure),
             Self::Guardian { cluster, refused } => guardian(cluster, refused),
+            Self::Told { cluster, status } => {
+                let text = format!("cluster \"{cluster}\": {}", status.message);
+                Row::new("told-before", status.reason, Level::INFO, text)
+            }
             Self::WrongUpgrade(cluster) => Row::new(
                 "wrong-upgrade",
                 R::BadGateway,
@@ -341,8 +352,11 @@ pub(super) fn failure(cause: &Cause, asked: &Asked<'_>, mut account: Account) ->
     if let Cause::Denied(denied @ (Denied::Forbidden(_) | Denied::TooManyParts)) = cause {
         account.forbidden(&denied.public_message());
     }
-    let code = row.reason.code();
+    let code = if let Cause::Told { status, .. } = cause { status.code } else { row.reason.code() };
     let mut status = Status::failure(code, row.reason, row.text);
+    if let Cause::Told { status: told, .. } = cause {
+        status = Status::clone(told);
+    }
     if let Cause::Denied(denied) = cause {
         status = denied.status();
     }
@@ -452,6 +466,12 @@ mod tests {
             (agent(Failure::ShuttingDown), 503, "shutting-down", Some(1)),
             (agent(Failure::Unknown), 502, "unknown", None),
             (Cause::WrongUpgrade(east()), 502, "wrong-upgrade", None),
+            (
+                Cause::Told { cluster: east(), status: Box::new(Status::failure(403, Reason::Forbidden, "r")) },
+                403,
+                "told-before",
+                None,
+            ),
             (Cause::Guardian { cluster: east(), refused: Refused::Path }, 404, "guardian-path", None),
             (Cause::Guardian { cluster: east(), refused: Refused::UpgradeWithBody }, 400, "guardian-upgrade", None),
             (Cause::Guardian { cluster: east(), refused: Refused::NotWebSocket }, 501, "guardian-upgrade", None),

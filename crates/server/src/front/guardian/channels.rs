@@ -26,7 +26,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::sacrifice::Sacrifice;
+use super::{refusals::Refusals, sacrifice::Sacrifice};
 use crate::front::{body::RequestBody, line::StreamError, pool::PoolContext};
 
 /// Requests at once on one connection, watches among them. Go's own limit is 250; fewer share a fate, and a window.
@@ -68,6 +68,7 @@ pub(crate) struct Channels {
     open: Mutex<Open>,
     /// Whoever opens a connection has the turn; everybody who waits for one looks again when it is done.
     opening: Semaphore,
+    refusals: Refusals,
 }
 
 #[derive(Default)]
@@ -101,12 +102,18 @@ pub(crate) struct Own {
 impl Channels {
     /// The connections of a session whose agent shows the certificate that `inner` is pinned to. None yet.
     pub(crate) fn new(handle: Handle, inner: InnerConnector, context: PoolContext) -> Arc<Self> {
-        Arc::new(Self { handle, inner, context, open: Mutex::default(), opening: Semaphore::new(1) })
+        let (open, opening, refusals) = (Mutex::default(), Semaphore::new(1), Refusals::default());
+        Arc::new(Self { handle, inner, context, open, opening, refusals })
     }
 
     /// The session's handle.
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// What WebSockets were refused with lately.
+    pub(in crate::front) fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// A place for a request. Safe to cancel.

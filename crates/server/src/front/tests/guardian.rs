@@ -223,3 +223,25 @@ async fn kubectl_learns_that_fields_are_validated() {
     });
     assert_eq!(response.unwrap().status(), 403);
 }
+
+#[tokio::test]
+async fn what_a_websocket_was_refused_with_is_said_again_to_the_spdy_that_follows() {
+    let mut house = House::guardian(|_| {});
+    let mut user = house.h1().await;
+    let exec = |method: &str, protocol: &str| {
+        ask(method, "/clusters/east/api/v1/namespaces/a/pods/b/exec?command=sh")
+            .header("connection", "Upgrade")
+            .header("upgrade", protocol)
+            .body(empty())
+            .unwrap()
+    };
+    let forbidden = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","message":"alice may not","reason":"Forbidden","code":403}"#;
+    let (response, ()) = tokio::join!(user.send(exec("GET", "websocket")), async {
+        house.agent.next().await.answer(Response::builder().status(403).body(text(forbidden)).unwrap());
+    });
+    let response = response.unwrap();
+    assert_eq!((response.status().as_u16(), body(response).await.as_str()), (403, forbidden));
+    let again = user.send(exec("POST", "SPDY/3.1")).await.unwrap();
+    assert_eq!((again.status().as_u16(), &status(again).await["message"]), (403, &json!("alice may not")));
+    assert_eq!(user.send(exec("POST", "SPDY/3.1")).await.unwrap().status(), 501);
+}
