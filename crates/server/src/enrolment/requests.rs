@@ -36,12 +36,13 @@ pub(crate) async fn serve(state: Arc<State>, cluster: Arc<Cluster>, session: Arc
         let (shared, cluster, session) = (Arc::clone(&state), Arc::clone(&cluster), Arc::clone(&session));
         let origin = Arc::clone(&origin);
         state.tasks.spawn("agent-request", async move {
-            let phases = shared.phases.clone();
+            let (phases, gone) = (shared.phases.clone(), stream.watch());
             let served = tokio::time::timeout(PATIENCE, one(&shared, &cluster, &session, &origin, stream));
             tokio::select! {
                 served = served => if served.is_err() {
                     tracing::debug!(cluster = %cluster.name(), "a request of an agent took too long and was dropped");
                 },
+                () = gone => {}
                 () = phases.cancelled() => {}
             }
         });
@@ -49,9 +50,10 @@ pub(crate) async fn serve(state: Arc<State>, cluster: Arc<Cluster>, session: Arc
 }
 
 async fn one(state: &State, cluster: &Arc<Cluster>, session: &Session, origin: &Arc<Origin>, stream: Stream) {
+    let gone = stream.watch();
     let answering = service_fn(async |request: Request<Body>| {
         if services::is_asked(request.uri().path()) {
-            return Ok::<_, Infallible>(services::ask(origin, request).await);
+            return Ok::<_, Infallible>(services::ask(origin, request, gone.clone()).await);
         }
         Ok(answer(state, cluster, session, request).await)
     });

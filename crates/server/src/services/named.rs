@@ -10,6 +10,7 @@ use http_body_util::Full;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use moorline_mtls::server::hello::Replayed;
+use moorline_mux::Watch;
 use moorline_wire::services::{PATH_PREFIX, PROTOCOL, name_of};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
@@ -30,9 +31,9 @@ pub(crate) fn is_asked(path: &str) -> bool {
     path.starts_with(PATH_PREFIX)
 }
 
-/// Answers a request for a service: when it is `101`, the stream leads there.
-pub(crate) async fn ask(origin: &Arc<Origin>, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    match answer(origin, request).await {
+/// Answers a request for a service: when it is `101`, the stream leads there, until `gone` says that it was given up.
+pub(crate) async fn ask(origin: &Arc<Origin>, request: Request<Incoming>, gone: Watch) -> Response<Full<Bytes>> {
+    match answer(origin, request, gone).await {
         Ok(()) => switched(),
         Err(refused) => refusal(&refused.status()),
     }
@@ -44,7 +45,7 @@ enum Leads {
     ToHttp(Arc<Offered>),
 }
 
-async fn answer(origin: &Arc<Origin>, mut request: Request<Incoming>) -> Result<(), Refused> {
+async fn answer(origin: &Arc<Origin>, mut request: Request<Incoming>, gone: Watch) -> Result<(), Refused> {
     let counted = |refused: Refused| {
         visit::count(origin, &refused);
         refused
@@ -69,6 +70,7 @@ async fn answer(origin: &Arc<Origin>, mut request: Request<Incoming>) -> Result<
         let phases = origin.state().phases.clone();
         tokio::select! {
             () = Box::pin(lead(origin, upgrade, leads, place)) => {}
+            () = gone => {}
             () = phases.cancelled() => {}
         }
     });

@@ -3,13 +3,7 @@
 //! Called by the two entrances with a stream that names a service that is for its cluster. TLS, if that is what passes,
 //! is between the program and the service.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use moorline_mux::Splicing;
 use tokio::{
@@ -67,12 +61,9 @@ impl Passage {
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let Self { origin, offered, mut upstream, mut visit, _room } = self;
-        let (up, down) = (AtomicU64::new(0), AtomicU64::new(0));
-        let count = |of: &AtomicU64, bytes: &[u8]| {
-            of.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        };
-        let read = InspectReader::new(io, |bytes: &[u8]| count(&up, bytes));
-        let mut io = InspectWriter::new(read, |bytes: &[u8]| count(&down, bytes));
+        let carried = Arc::clone(visit.carried());
+        let read = InspectReader::new(io, |bytes: &[u8]| carried.up(bytes.len()));
+        let mut io = InspectWriter::new(read, |bytes: &[u8]| carried.down(bytes.len()));
         let interval = origin.state().gateway.recheck_interval;
         let withdrawn = Arc::clone(&origin).withdrawn(offered.service.name.clone(), interval);
         let end = tokio::select! {
@@ -83,7 +74,6 @@ impl Passage {
             () = withdrawn => End::Forbidden,
             () = origin.state().phases.cancelled() => End::Lost,
         };
-        visit.carried(up.load(Ordering::Relaxed), down.load(Ordering::Relaxed));
         visit.ends(end);
     }
 }

@@ -43,9 +43,11 @@ pub(crate) async fn serve_guardian(
         let origin = Arc::clone(&origin);
         state.tasks.spawn("service-stream", async move {
             let _place = place;
-            let phases = origin.state().phases.clone();
+            let (phases, gone) = (origin.state().phases.clone(), stream.watch());
             tokio::select! {
                 () = Box::pin(serve(&origin, stream)) => {}
+                // Wherever it waits: for the service, most likely.
+                () = gone => {}
                 () = phases.cancelled() => {}
             }
         });

@@ -2,7 +2,13 @@
 //!
 //! Made when it is known which service is meant; dropping it is the end.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{HeaderMap, Method, Uri};
 use moorline_process::Work;
@@ -22,12 +28,30 @@ pub(super) struct Visit {
     trail: Option<Trail>,
     began: Instant,
     code: u16,
-    up: u64,
-    down: u64,
+    carried: Arc<Carried>,
     uploaded: Option<Arc<Progress>>,
     long: bool,
     end: End,
     _work: Work,
+}
+
+/// Bytes so far.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    up: AtomicU64,
+    down: AtomicU64,
+}
+
+impl Carried {
+    /// So many came from the program.
+    pub(super) fn up(&self, bytes: usize) {
+        self.up.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// So many went to it.
+    pub(super) fn down(&self, bytes: usize) {
+        self.down.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
 }
 
 impl Visit {
@@ -64,8 +88,7 @@ impl Visit {
             trail,
             began: Instant::now(),
             code: 0,
-            up: 0,
-            down: 0,
+            carried: Arc::default(),
             uploaded: None,
             long,
             end: End::HungUp,
@@ -111,10 +134,9 @@ impl Visit {
         self.uploaded = Some(Arc::clone(progress));
     }
 
-    /// So many bytes came from the program, and went to it.
-    pub(super) fn carried(&mut self, up: u64, down: u64) {
-        self.up = self.up.saturating_add(up);
-        self.down = self.down.saturating_add(down);
+    /// What is counted while it runs, so that it is known however it ends.
+    pub(super) fn carried(&self) -> &Arc<Carried> {
+        &self.carried
     }
 
     /// Says how it ended; without it, the program hung up.
@@ -148,11 +170,13 @@ impl Drop for Visit {
     fn drop(&mut self) {
         let metrics = &self.origin.services().metrics;
         metrics.open.dec();
-        let up = self.up.saturating_add(self.uploaded.as_ref().map_or(0, |progress| progress.bytes()));
-        metrics.carried(up, self.down);
+        let uploaded = self.uploaded.as_ref().map_or(0, |progress| progress.bytes());
+        let (up, down) =
+            (self.carried.up.load(Ordering::Relaxed) + uploaded, self.carried.down.load(Ordering::Relaxed));
+        metrics.carried(up, down);
         let took = self.began.elapsed();
         if let Some(trail) = self.trail.take() {
-            trail.ended(self.end, self.code, Bytes { sent: self.down, received: up }, took);
+            trail.ended(self.end, self.code, Bytes { sent: down, received: up }, took);
         }
         tracing::debug!(
             cluster = %self.origin.cluster().name(),
@@ -160,7 +184,7 @@ impl Drop for Visit {
             service = %self.service,
             code = self.code,
             up,
-            down = self.down,
+            down,
             duration_ms = millis(took),
             end = self.end.as_str(),
             "visit of a service"

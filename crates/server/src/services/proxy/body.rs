@@ -75,7 +75,7 @@ impl Body for Passing {
                     return Poll::Ready(None);
                 };
                 if let Some((_, visit)) = &mut self.held {
-                    visit.carried(0, data.len() as u64);
+                    visit.carried().down(data.len());
                 }
                 if self.incoming.is_end_stream() {
                     self.ends(End::Complete);

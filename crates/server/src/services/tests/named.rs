@@ -19,7 +19,7 @@ fn pass(address: std::net::SocketAddr) -> String {
 }
 
 /// Asks for a service, and reads the head of the answer.
-async fn ask(rig: &Rig, name: &str) -> (u16, String, Stream) {
+pub(super) async fn ask(rig: &Rig, name: &str) -> (u16, String, Stream) {
     let path = path(&name.parse().unwrap());
     let head = format!("POST {path} HTTP/1.1\r\nhost: moorline\r\nconnection: Upgrade\r\nupgrade: {PROTOCOL}\r\n\r\n");
     ask_so(rig, &head).await

@@ -166,7 +166,6 @@ async fn a_thousand_streams_at_once_take_their_places_and_no_more() {
     }
     rig.metric_is("moorline_service_refused_total{reason=\"busy\"}", 500).await;
     drop(held);
-    rig.metric_is("moorline_service_refused_total{reason=\"hello-ended\"}", 100).await;
     until("places are free", || rig.state.tasks.by_name().iter().all(|(name, _)| *name != "service-stream")).await;
     let mut stream = rig.stream().await;
     let hello = hello(&rig, "logs.test").await;
@@ -345,4 +344,24 @@ async fn a_service_that_never_answers_costs_its_own_stream() {
     stream.write_all(&hello(&rig, "logs.test").await).await.unwrap();
     assert_eq!(stream.read_u8().await.unwrap(), 22);
     drop((held, silent));
+}
+
+/// A service that takes connections and reads nothing is no reason to keep what a program left behind.
+#[tokio::test]
+async fn a_program_that_leaves_a_stuck_service_is_noticed() {
+    let (listener, address) = listen().await;
+    let rig = Rig::new(&pass(address));
+    let mut stream = rig.stream().await;
+    stream.write_all(&hello(&rig, "logs.test").await).await.unwrap();
+    let socket = accept(&listener).await;
+    let pouring = async {
+        let piece = vec![7; 64 * 1024];
+        while stream.write_all(&piece).await.is_ok() {}
+    };
+    // Until nothing moves any more.
+    assert!(tokio::time::timeout(std::time::Duration::from_secs(1), pouring).await.is_err());
+    assert_eq!(rig.metric("moorline_service_streams"), 1);
+    stream.reset();
+    rig.metric_is("moorline_service_streams", 0).await;
+    drop(socket);
 }
