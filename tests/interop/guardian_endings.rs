@@ -9,6 +9,7 @@ use moorline_testkit::client::LIMIT;
 use moorline_testkit::guardian::{Settings, Signal, connected};
 use moorline_testkit::house::Server;
 use moorline_testkit::{eventually, guardian};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::guardian_requests::upgrade;
 use crate::house::House;
@@ -158,6 +159,23 @@ async fn a_guardian_that_freezes_is_found_and_comes_back() {
         house.metric_is("moorline_tunnel_sessions_welcomed_total", &[], |value| value > sessions).await;
         at_rest(&house).await;
     }
+}
+
+/// What a user says to a command that has ended has nowhere to go, and does not wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_said_to_a_command_that_has_ended_does_not_wait() {
+    let house = House::start().await;
+    let Some(_guardian) = house.guardian("east", |_| {}).await else { return };
+    let (socket, head) = upgrade(&house, "/clusters/east/api/v1/watch/break", b"go on").await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    let (mut read, mut write) = tokio::io::split(socket);
+    let bytes = vec![0; 16 << 20];
+    // How both end is not said: in order, or broken off.
+    let talking = async { drop(write.write_all(&bytes).await) };
+    let listening = async { drop(read.read_to_end(&mut Vec::new()).await) };
+    within(async { tokio::join!(talking, listening) }).await;
+    house.metric_is("moorline_gateway_upgraded", &[], |value| value == 0.0).await;
+    at_rest(&house).await;
 }
 
 /// Each end that the server makes is one that Guardians of today survive.

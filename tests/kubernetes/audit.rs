@@ -70,7 +70,9 @@ fn is_same(own: &Value, event: &Value) -> bool {
         && own["verb"] == event["verb"]
         && own["user"]["username"] == event["impersonatedUser"]["username"]
         && own["userAgent"] == event["userAgent"]
-        && own["responseStatus"]["code"] == event["responseStatus"]["code"]
+        // Who hangs up before the head of the answer has come never learns how it was answered.
+        && (own["responseStatus"]["code"] == event["responseStatus"]["code"]
+            || (own["annotations"]["moorline.io/end"] == "hung-up" && own["responseStatus"]["code"].is_null()))
         && fields.iter().all(|field| object[field] == seen[field])
         && (event["verb"] == "create" || object["name"] == seen["name"])
 }

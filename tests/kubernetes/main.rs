@@ -2,7 +2,7 @@
 //!
 //! `scenarios` says what kubectl must be able to do, over any kubeconfig. `direct` plays them straight to a
 //! kube-apiserver, which proves the rig; `tunnel`, `header` and `certificate` play them through Moorline, in which a
-//! cluster is named and a caller known in different ways. `doors` and `outage` show what only the whole way has;
+//! cluster is named and a caller known in different ways, `guardian` where the agent is Calico's. `doors` and `outage` show what only the whole way has;
 //! `management` adds a control plane that says who the callers are and which clusters they may reach, `issuer` people
 //! with tokens of a real Dex.
 //! `store` keeps the clusters there as objects.
@@ -16,6 +16,7 @@ mod connection;
 mod deploy;
 mod direct;
 mod doors;
+mod guardian;
 mod header;
 mod issuer;
 mod kube;

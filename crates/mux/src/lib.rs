@@ -46,6 +46,7 @@ mod shim;
 mod splice;
 mod stats;
 mod stream;
+mod undivided;
 
 pub use budget::MemoryBudget;
 pub use close::CloseReason;
@@ -58,6 +59,7 @@ pub use session::session;
 pub use splice::{Spliced, Splicing, splice};
 pub use stats::Stats;
 pub use stream::{Stream, Watch};
+pub use undivided::Undivided;
 
 #[cfg(test)]
 mod tests;

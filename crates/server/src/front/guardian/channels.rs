@@ -19,7 +19,7 @@ use std::{
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use moorline_mtls::{ClientStream, InnerConnector};
-use moorline_mux::{Handle, Paced, Stream, Watch};
+use moorline_mux::{Handle, Paced, Stream, Undivided, Watch};
 use moorline_process::Tasks;
 use tokio::{
     sync::{Semaphore, oneshot},
@@ -149,7 +149,9 @@ impl Channels {
     pub(in crate::front) async fn own(&self) -> Result<Own, StreamError> {
         let stream = self.handle.open().await.map_err(StreamError::Open)?;
         let watch = stream.watch();
-        let shaking = Box::pin(self.inner.connect_http1(Paced::reading(stream), HANDSHAKE));
+        // Guardian ends streams as a whole: a user's bytes for a command that has ended would wait for minutes.
+        let stream = Paced::reading(Undivided::new(stream));
+        let shaking = Box::pin(self.inner.connect_http1(stream, HANDSHAKE));
         let tls = shaking.await.map_err(StreamError::Tls)?;
         let mut http = http1::Builder::new();
         http.writev(false).max_header_size(MAX_RESPONSE_HEAD).max_buf_size(MAX_RESPONSE_HEAD);
