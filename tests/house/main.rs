@@ -19,6 +19,7 @@ mod refusals;
 mod reloads;
 mod renewal;
 mod reviews;
+mod services;
 mod sessions;
 mod smoke;
 mod spoofing;

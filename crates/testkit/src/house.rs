@@ -179,6 +179,7 @@ impl Server {
 pub struct Agent {
     /// Probes and metrics.
     pub admin: SocketAddr,
+    services: Vec<(String, SocketAddr)>,
     files: tempfile::TempDir,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<Result<(), moorline_agent::RunError>>,
@@ -200,10 +201,16 @@ impl Agent {
         let mut raw = raw_agent(files.path(), tunnel, upstream);
         change(&mut raw);
         let app = moorline_agent::App::build(moorline_agent::Config::from_raw(&raw)?)?;
-        let admin = app.admin_addr()?;
+        let (admin, services) = (app.admin_addr()?, app.service_addrs());
         let (stop, stopped) = oneshot::channel();
         let running = spawn(app.run(async move { drop(stopped.await) }));
-        Ok(Self { admin, files, stop: Some(stop), running })
+        Ok(Self { admin, services, files, stop: Some(stop), running })
+    }
+
+    /// Where programs find the services of the management cluster that it offers, in the order of its flags.
+    #[must_use]
+    pub fn services(&self) -> &[(String, SocketAddr)] {
+        &self.services
     }
 
     /// Where its certificate is.

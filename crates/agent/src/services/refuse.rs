@@ -35,8 +35,8 @@ pub(super) enum Refusal {
     /// There is a session, and it takes no streams.
     #[error("the session with the management cluster takes no more streams")]
     Open(#[source] OpenError),
-    /// The session broke meanwhile.
-    #[error("the session with the management cluster was lost")]
+    /// The stream broke, alone or with its session.
+    #[error("the stream to the management cluster broke off")]
     Lost(#[source] hyper::Error),
     /// The server does not answer.
     #[error("the management cluster did not answer within {0:?}")]
@@ -56,7 +56,7 @@ impl Refusal {
             Self::NoSession(_) => "no-session",
             Self::TooMany => "too-many",
             Self::Open(_) => "no-stream",
-            Self::Lost(_) => "session-lost",
+            Self::Lost(_) => "broken-off",
             Self::Silent(_) => "timeout",
             Self::Strange(_) => "strange-answer",
             Self::Server(status) => match status.code {
