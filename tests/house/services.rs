@@ -198,12 +198,12 @@ async fn get(agent: &Agent, service: &str, path: &str, more: &str) -> io::Result
 
 async fn to_end(socket: &mut TcpStream) -> io::Result<String> {
     let mut text = String::new();
-    tokio::time::timeout(LIMIT, socket.read_to_string(&mut text)).await.expect("it does not end").map(|_| text)
+    tokio::time::timeout(LIMIT, socket.read_to_string(&mut text)).await.unwrap().map(|_| text)
 }
 
 async fn is_reset(mut socket: TcpStream) {
     let mut rest = Vec::new();
-    let ended = tokio::time::timeout(LIMIT, socket.read_to_end(&mut rest)).await.expect("it does not end");
+    let ended = tokio::time::timeout(LIMIT, socket.read_to_end(&mut rest)).await.unwrap();
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionReset, "not as an end");
 }
 
@@ -216,7 +216,7 @@ async fn there_and_back(mut socket: TcpStream, text: &str) {
     };
     let mut back = String::new();
     let (came, ()) = tokio::join!(tokio::time::timeout(LIMIT, read.read_to_string(&mut back)), sending);
-    came.expect("not in time").unwrap();
+    came.unwrap().unwrap();
     assert!(back.strip_suffix("|bye") == Some(text), "{} bytes of {}", back.len(), text.len());
 }
 
@@ -304,13 +304,22 @@ async fn a_service_that_does_not_read_delays_nobody() {
         there_and_back(place.call("echo").await, &"quick".repeat(10_000)).await;
         assert_eq!(code(&place.get("store", "/", "").await), 200);
     }
-    let hanging = tokio::time::timeout(Duration::from_millis(200), place.get("store", "/hang", ""));
-    assert!(hanging.await.is_err(), "an answer that does not come is waited for");
     assert!(!sending.is_finished(), "held back, not held in memory");
     place.sink.may.add_permits(1);
     tokio::time::timeout(LIMIT, sending).await.unwrap().unwrap();
     assert_eq!(tokio::time::timeout(LIMIT, read.read(&mut [0; 1])).await.unwrap().unwrap(), 0);
     assert_eq!(place.sink.read.available_permits(), 48 << 20, "every byte");
+    place.at_rest().await;
+}
+
+#[tokio::test]
+async fn f12_a_caller_who_hangs_up_ends_the_request_at_the_service() {
+    let place = Place::new().await;
+    for path in ["/hang", "/stall", "/ticks"] {
+        let waiting = tokio::time::timeout(Duration::from_millis(200), place.get("store", path, ""));
+        assert!(waiting.await.is_err(), "what does not come is waited for");
+        until("it has ended there", async || place.store.running() == 0).await;
+    }
     place.at_rest().await;
 }
 

@@ -79,7 +79,8 @@ where
             .header_read_timeout(IDLE)
             .max_headers(MAX_HEADERS)
             .max_buf_size(BUFFER)
-            .half_close(true)
+            // A program that ends its side in the middle of a request has gone, and this is how hyper tells us.
+            .half_close(false)
             .serve_connection(TokioIo::new(io), service);
         drive(origin, connection, |connection| connection.graceful_shutdown()).await;
     }
