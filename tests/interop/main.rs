@@ -11,6 +11,7 @@ mod going;
 mod guardian;
 mod guardian_doors;
 mod guardian_endings;
+mod guardian_migration;
 mod guardian_requests;
 mod house;
 mod management;
