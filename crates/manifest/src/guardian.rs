@@ -100,15 +100,15 @@ impl Install {
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
         let Narrowing { allow_users, allow_groups, .. } = &self.narrowing;
-        let mut remarks = Vec::new();
-        for (one, names, flag) in [("user", allow_users, "--allow-user"), ("group", allow_groups, "--allow-group")] {
-            if names.is_empty() {
-                let all = "Kubernetes' roles have no denials";
-                let which = if one == "group" { "in any group, system:masters among them" } else { "as any user" };
-                remarks.push(format!("{all}: Guardian's account may act {which}; name who may be by {flag}"));
-            }
-        }
-        remarks
+        let unnamed = [("user", allow_users, "--allow-user"), ("group", allow_groups, "--allow-group")];
+        let unnamed = unnamed.into_iter().filter(|(_, names, _)| names.is_empty());
+        let remark = |(one, _, flag): (&str, _, &str)| {
+            format!(
+                "Kubernetes' roles have no denials, so Guardian's account may act as any {one} there, and Moorline's server \
+                 alone refuses parts of Kubernetes, such as system:masters; {flag} names who may be"
+            )
+        };
+        unnamed.map(remark).collect()
     }
 
     /// The command that puts certificate and key of their owner beside the authorities. A patch, so that to apply the

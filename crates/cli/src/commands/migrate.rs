@@ -10,7 +10,7 @@ use crate::{args::ClusterMigrateArgs, client::Client, connection::Connection, fa
 /// In what the next agent's manifest is written.
 enum Target {
     Moorline(enrolment::Target),
-    Guardian(guardian::Target),
+    Guardian(Box<guardian::Target>),
 }
 
 pub(super) async fn run(args: ClusterMigrateArgs, printer: &mut Printer<'_>) -> Result<(), Failure> {
@@ -25,7 +25,7 @@ pub(super) async fn run(args: ClusterMigrateArgs, printer: &mut Printer<'_>) -> 
         Dialect::Guardian => {
             let target = guardian::Target::resolve(args.manifest, known.spec.operator_namespace)?;
             target.fits(None)?;
-            Target::Guardian(target)
+            Target::Guardian(Box::new(target))
         }
     };
     match &target {
