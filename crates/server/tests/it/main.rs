@@ -12,6 +12,7 @@ mod idle;
 mod join;
 mod program;
 mod refusals;
+mod services;
 mod sessions;
 mod user;
 mod users;

@@ -19,7 +19,7 @@ use crate::{
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A cluster whose agent is Calico's Guardian.
-async fn guardian(house: &House, name: &str) -> Credentials {
+pub(crate) async fn guardian(house: &House, name: &str) -> Credentials {
     let body = serde_json::json!({"name": name, "dialect": "guardian"}).to_string();
     let (code, body) = house.user().ask(Method::POST, paths::CLUSTERS, &body).await;
     assert_eq!(code, StatusCode::CREATED, "{body}");
@@ -27,7 +27,7 @@ async fn guardian(house: &House, name: &str) -> Credentials {
 }
 
 /// The handshake of a Guardian, with any certificate.
-async fn as_guardian(house: &House, with: &Credentials) -> ClientStream<TcpStream> {
+pub(crate) async fn as_guardian(house: &House, with: &Credentials) -> ClientStream<TcpStream> {
     let roots = Roots::from_pem(with.authority.as_bytes()).unwrap();
     let keys = KeyPair::from_pem(with.certificate.as_bytes(), with.key.as_bytes()).unwrap();
     let connector = HttpsConnector::new(roots, Some(Source::fixed(keys)), &[]);
