@@ -11,6 +11,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use moorline_access::{Permit, RequestAttributes};
@@ -28,7 +29,7 @@ use super::{
     fairness::{Fairness, Taken},
     guardian::{
         self, Refused,
-        channels::Channels,
+        channels::{Channels, SMALL},
         openapi::{Document, MAX_DISCOVERY},
         refusals::MAX_REFUSAL,
     },
@@ -94,7 +95,8 @@ impl Routed {
         let taken = limits.fairness.enter(slot, &places, cluster)?;
         let line = routed.line();
         let prepared = prepare(outgoing, identity, &routed)?;
-        let needs = Needs { upgrade: prepared.asks.is_some(), long: prepared.long };
+        let needs =
+            Needs { upgrade: prepared.asks.is_some(), long: prepared.long, upload: is_upload(&prepared.request) };
         let sending = send(line, prepared.request, needs, limits.open, metrics);
         let (response, lease) = if prepared.long && prepared.asks.is_none() {
             sending.await
@@ -249,6 +251,12 @@ struct Needs {
     upgrade: bool,
     /// It may run for hours.
     long: bool,
+    /// It sends more than a little, or nobody knows how much.
+    upload: bool,
+}
+
+fn is_upload(request: &Request<RequestBody>) -> bool {
+    request.body().size_hint().upper().is_none_or(|most| most > SMALL)
 }
 
 /// How often a request that went nowhere is sent on: what carries many requests may end at any moment.
@@ -261,7 +269,7 @@ async fn send(
     open: Duration,
     metrics: &Metrics,
 ) -> Result<(Response<Incoming>, Lease), NoHead> {
-    if let (Line::Moorline(pool), Needs { upgrade: false, long: false }) = (line, needs) {
+    if let (Line::Moorline(pool), Needs { upgrade: false, long: false, .. }) = (line, needs) {
         while let Some(lease) = pool.idle() {
             let mut lease = Lease::Stream(lease);
             let mut failed = match lease.send(request).await {
@@ -294,10 +302,15 @@ async fn send(
 
 async fn acquire(line: &Line, needs: Needs) -> Result<Lease, StreamError> {
     Ok(match (line, needs) {
-        (Line::Moorline(pool), Needs { upgrade: false, long: false }) => Lease::Stream(pool.open().await?),
+        (Line::Moorline(pool), Needs { upgrade: false, long: false, .. }) => Lease::Stream(pool.open().await?),
         (Line::Moorline(pool), _) => Lease::Stream(pool.open_own().await?),
-        (Line::Guardian(channels), Needs { upgrade: true, .. }) => Lease::Own(channels.own().await?),
-        (Line::Guardian(channels), _) => Lease::Share(channels.share().await?),
+        (Line::Guardian(channels), Needs { upgrade: true, .. }) => Lease::Own(channels.switching().await?),
+        (Line::Guardian(channels), Needs { long: false, upload: false, .. }) => match channels.share().await {
+            // A place is cheaper than a stream, and no reason to be turned away.
+            Err(StreamError::Full) => Lease::Own(channels.own().await?),
+            shared => Lease::Share(shared?),
+        },
+        (Line::Guardian(channels), _) => Lease::Own(channels.own().await?),
     })
 }
 
@@ -314,6 +327,11 @@ impl NoHead {
             }
             Self::Stream(StreamError::Open(OpenError::Closed(reason))) => {
                 Cause::TunnelLost { cluster, reason: Some(reason.label()) }
+            }
+            Self::Stream(StreamError::Tls(error)) => {
+                // Its certificate was right when the session began: somebody else answers, or something is broken.
+                tracing::warn!(%error, %cluster, reason = error.reason(), "Guardian's own TLS failed inside a stream");
+                Cause::TunnelLost { cluster, reason: None }
             }
             Self::Stream(error) => {
                 tracing::debug!(%error, %cluster, "no stream");

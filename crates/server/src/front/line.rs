@@ -17,7 +17,10 @@ use thiserror::Error;
 
 use super::{
     body::RequestBody,
-    guardian::channels::{Channels, Own, Share},
+    guardian::{
+        channels::{Channels, Own, Share},
+        request::{for_http1, for_http2},
+    },
     pool::{self, Pool},
 };
 
@@ -74,12 +77,18 @@ impl Lease {
     /// With the request where none of it was sent.
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         match self {
             Self::Stream(stream) => stream.sender().try_send_request(request).await,
-            Self::Share(share) => share.sender().try_send_request(request).await,
-            Self::Own(own) => own.sender().try_send_request(request).await,
+            Self::Share(share) => {
+                for_http2(&mut request);
+                share.sender().try_send_request(request).await
+            }
+            Self::Own(own) => {
+                for_http1(&mut request);
+                own.sender().try_send_request(request).await
+            }
         }
     }
 

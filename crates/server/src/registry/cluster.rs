@@ -261,7 +261,8 @@ impl Cluster {
     /// Cuts the sessions whose certificate no longer stands for it, with all that runs on them.
     pub(super) fn cut_disowned(&self, record: &ClusterRecord) {
         for session in self.sessions.load_full().iter() {
-            if !record.accepts(&session.about().fingerprint) {
+            // A certificate stands for a cluster in one dialect, as at the door.
+            if record.dialect_of(&session.about().fingerprint) != Some(session.dialect()) {
                 session.leave();
                 session.orders().give(Order::Cut(CloseReason::Revoked));
             }

@@ -62,7 +62,7 @@ impl Admission {
                 return self.refuse_guardian(peer, remote, &why);
             }
         };
-        let (handle, incoming, driver) = moorline_mux::session(io, self.guardian_mux());
+        let (handle, incoming, driver) = moorline_mux::session(io.let_in(), self.guardian_mux());
         let line = Line::Guardian(Channels::new(handle.clone(), inner, self.state.pools.clone()));
         let session = Arc::new(Session::new(introduction(peer, &cluster, remote), handle, line));
         let cluster = match self.attach(&cluster, &session) {

@@ -1,12 +1,15 @@
-//! The inner connections of one Guardian session: few that carry many requests, and one for each upgrade.
+//! The inner connections of one Guardian session: few that carry many requests, and one for each that is not short.
 //!
-//! `forward` takes places here. An ordinary request gets a place on a connection of HTTP/2, the least busy one; further
-//! connections are opened as places get scarce, one at a time, and closed when they were idle for a while. How much one
-//! request may bring that nobody reads is bounded by its window, and the window of a connection is as large as those of
-//! all its requests together, so that no slow reader holds up the others on it.
+//! `forward` takes places here. A short request gets a place on a connection of HTTP/2, the least busy one; further
+//! connections are opened beside it as places get scarce, one at a time, and closed when they were idle for a while. What
+//! one request may bring that nobody reads is bounded by its window, and the window of a connection is as large as those
+//! of all its requests together, so that no slow reader holds up the others on it. The other way Go's window is as large
+//! for one request as for all of a connection, so only small bodies go there.
+//!
+//! Whatever may run for long, sends more, is upgraded, or finds no place has a connection of HTTP/1.1 on a stream of its
+//! own, which is bounded, counted and shed like those to our own agent.
 
 use std::{
-    convert::Infallible,
     fmt, mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -17,26 +20,28 @@ use std::{
 };
 
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use moorline_mtls::{ClientStream, InnerConnector};
 use moorline_mux::{Handle, Paced, Stream, Undivided, Watch};
 use moorline_process::Tasks;
-use tokio::{
-    sync::{Semaphore, oneshot},
-    time::Instant,
-};
+use tokio::{io::BufWriter, sync::Semaphore, time::Instant};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{refusals::Refusals, sacrifice::Sacrifice};
 use crate::front::{body::RequestBody, line::StreamError, pool::PoolContext};
 
-/// Requests at once on one connection, watches among them. Go's own limit is 250; fewer share a fate, and a window.
+/// Requests at once on one connection. Go's own limit is 250; fewer share a fate, and a window.
 const PLACES: usize = 16;
+
+/// Bytes of a request's body that goes on such a connection: with all places taken as much as Go takes before it reads
+/// (1 MiB).
+pub(in crate::front) const SMALL: u64 = 64 * 1024;
 
 /// So many of them taken, and another connection is opened, while it may be: each has TLS of its own to do.
 const BUSY: usize = 4;
 
 /// Connections that carry many requests, for each session.
-const MOST: usize = 16;
+const MOST: usize = 4;
 
 /// How long a connection without requests is kept.
 const IDLE: Duration = Duration::from_secs(60);
@@ -44,15 +49,23 @@ const IDLE: Duration = Duration::from_secs(60);
 /// How often idle connections are looked at.
 const SWEEP: Duration = Duration::from_secs(15);
 
-/// Bytes of one response that may wait for its reader. At 50 ms of round trip that lets 10 MB a second through.
-const WINDOW: u32 = 512 * 1024;
+/// Bytes of one response that may wait for its reader: what a stream of the multiplexer begins with, too. All places of
+/// a session together hold 16 MiB, which no other budget counts.
+const WINDOW: u32 = 256 * 1024;
 
 /// The same of all responses of a connection.
 #[expect(clippy::cast_possible_truncation, reason = "16 places")]
 const CONNECTION_WINDOW: u32 = WINDOW * PLACES as u32;
 
 /// Bytes of one request's body that may wait for Guardian's window.
-const SEND_BUFFER: usize = 128 * 1024;
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// How often a connection with requests on it is asked whether it carries anything, and how long the answer may take:
+/// a stream can be stuck while its session answers.
+const PING: Duration = Duration::from_secs(15);
+
+/// Bytes that are gathered before they go into a stream of its own: a head, and the byte that must not come long after.
+const GATHERED: usize = 16 * 1024;
 
 /// Bytes of a response head that are taken.
 const MAX_RESPONSE_HEAD: usize = 64 * 1024;
@@ -67,7 +80,7 @@ pub(crate) struct Channels {
     context: PoolContext,
     open: Mutex<Open>,
     /// Whoever opens a connection has the turn; everybody who waits for one looks again when it is done.
-    opening: Semaphore,
+    opening: Arc<Semaphore>,
     refusals: Refusals,
 }
 
@@ -82,8 +95,8 @@ struct Channel {
     taken: AtomicUsize,
     /// When a request ended last.
     rested: Mutex<Instant>,
-    /// Ends the connection's task when it is dropped.
-    _stop: oneshot::Sender<Infallible>,
+    /// Ends all that the connection runs, when it is dropped.
+    _stop: DropGuard,
 }
 
 /// A place on a connection. Dropping it frees the place; what was asked and not answered is cancelled with its response.
@@ -96,13 +109,13 @@ pub(crate) struct Share {
 pub(crate) struct Own {
     sender: http1::SendRequest<RequestBody>,
     watch: Watch,
-    _stop: oneshot::Sender<Infallible>,
+    _stop: DropGuard,
 }
 
 impl Channels {
     /// The connections of a session whose agent shows the certificate that `inner` is pinned to. None yet.
     pub(crate) fn new(handle: Handle, inner: InnerConnector, context: PoolContext) -> Arc<Self> {
-        let (open, opening, refusals) = (Mutex::default(), Semaphore::new(1), Refusals::default());
+        let (open, opening, refusals) = (Mutex::default(), Arc::new(Semaphore::new(1)), Refusals::default());
         Arc::new(Self { handle, inner, context, open, opening, refusals })
     }
 
@@ -121,54 +134,85 @@ impl Channels {
     /// # Errors
     /// [`StreamError`]; nothing was sent.
     pub(in crate::front) async fn share(self: &Arc<Self>) -> Result<Share, StreamError> {
-        let crowded = match self.find() {
-            Found::Calm(share) => return Ok(share),
-            Found::Full => return Err(StreamError::Full),
-            Found::Crowded(share) => Some(share),
-            Found::None => None,
-        };
-        let _turn = match (self.opening.try_acquire(), crowded.is_some()) {
-            (Ok(turn), _) => Ok(turn),
-            // Somebody opens one already; what there is will do meanwhile.
-            (Err(_), true) => return crowded.ok_or(StreamError::Full),
-            (Err(_), false) => self.opening.acquire().await,
-        };
         match self.find() {
             Found::Calm(share) => return Ok(share),
-            Found::Full => return crowded.ok_or(StreamError::Full),
-            Found::Crowded(_) | Found::None => {}
+            Found::Full => return Err(StreamError::Full),
+            Found::Crowded(share) => {
+                self.open_another();
+                return Ok(share);
+            }
+            Found::None => {}
+        }
+        // Never closed.
+        let _turn = self.opening.acquire().await;
+        match self.find() {
+            Found::Calm(share) | Found::Crowded(share) => return Ok(share),
+            Found::Full => return Err(StreamError::Full),
+            Found::None => {}
         }
         // Boxed, as below: a handshake is large, and rare.
-        Box::pin(self.connect()).await.or_else(|error| crowded.ok_or(error))
+        Box::pin(self.connect()).await
     }
 
-    /// A connection for one request, which may be an upgrade if it has no body.
+    /// Opens a connection beside those that there are, unless somebody does. Nobody waits for it.
+    fn open_another(self: &Arc<Self>) {
+        let Ok(turn) = Arc::clone(&self.opening).try_acquire_owned() else { return };
+        let this = Arc::clone(self);
+        self.context.tasks.spawn("gateway-pool", async move {
+            if let Err(error) = this.connect().await {
+                tracing::debug!(%error, "no further connection through a session");
+            }
+            drop(turn);
+        });
+    }
+
+    /// A connection for one request.
     ///
     /// # Errors
     /// [`StreamError`]; nothing was sent.
     pub(in crate::front) async fn own(&self) -> Result<Own, StreamError> {
+        let (tls, watch) = Box::pin(self.shake()).await?;
+        let (sender, connection) = http1_builder().handshake(TokioIo::new(tls)).await.map_err(StreamError::Http)?;
+        Ok(self.run(sender, watch, connection))
+    }
+
+    /// A connection for one request that asks for an upgrade and has no body.
+    ///
+    /// # Errors
+    /// [`StreamError`]; nothing was sent.
+    pub(in crate::front) async fn switching(&self) -> Result<Own, StreamError> {
+        let (tls, watch) = Box::pin(self.shake()).await?;
+        let io = TokioIo::new(Sacrifice::new(tls));
+        let (sender, connection) = http1_builder().handshake(io).await.map_err(StreamError::Http)?;
+        Ok(self.run(sender, watch, connection.with_upgrades()))
+    }
+
+    async fn shake(&self) -> Result<(ClientStream<Gathered>, Watch), StreamError> {
         let stream = self.handle.open().await.map_err(StreamError::Open)?;
         let watch = stream.watch();
-        // Guardian ends streams as a whole: a user's bytes for a command that has ended would wait for minutes.
+        // Guardian ends streams as a whole: what a user still sends to a command that has ended would wait for minutes.
         let stream = Paced::reading(Undivided::new(stream));
-        let shaking = Box::pin(self.inner.connect_http1(stream, HANDSHAKE));
-        let tls = shaking.await.map_err(StreamError::Tls)?;
-        let mut http = http1::Builder::new();
-        http.writev(false).max_header_size(MAX_RESPONSE_HEAD).max_buf_size(MAX_RESPONSE_HEAD);
-        let shaken = http.handshake(TokioIo::new(Sacrifice::new(tls))).await;
-        let (sender, connection) = shaken.map_err(StreamError::Http)?;
+        let io = BufWriter::with_capacity(GATHERED, stream);
+        let tls = self.inner.connect_http1(io, HANDSHAKE).await.map_err(StreamError::Tls)?;
+        Ok((tls, watch))
+    }
+
+    fn run<C>(&self, sender: http1::SendRequest<RequestBody>, watch: Watch, connection: C) -> Own
+    where
+        C: Future<Output = hyper::Result<()>> + Send + 'static,
+    {
         self.context.metrics.opened_own.inc();
-        let stop = run(&self.context.tasks, connection.with_upgrades());
-        Ok(Own { sender, watch, _stop: stop })
+        let stop = CancellationToken::new();
+        drop(self.context.tasks.spawn("gateway-stream", until(stop.clone(), ended(connection))));
+        Own { sender, watch, _stop: stop.drop_guard() }
     }
 
     /// TLS on a new stream and nothing in it yet, for the probe, which is to go the whole way.
     ///
     /// # Errors
     /// [`StreamError`]; nothing was sent.
-    pub(crate) async fn bare(&self) -> Result<ClientStream<Paced<Stream>>, StreamError> {
-        let stream = self.handle.open().await.map_err(StreamError::Open)?;
-        Box::pin(self.inner.connect_http1(Paced::reading(stream), HANDSHAKE)).await.map_err(StreamError::Tls)
+    pub(crate) async fn bare(&self) -> Result<ClientStream<Gathered>, StreamError> {
+        Box::pin(self.shake()).await.map(|(tls, _watch)| tls)
     }
 
     fn find(&self) -> Found {
@@ -187,7 +231,11 @@ impl Channels {
     async fn connect(self: &Arc<Self>) -> Result<Share, StreamError> {
         let stream = self.handle.open().await.map_err(StreamError::Open)?;
         let tls = self.inner.connect_h2(stream, HANDSHAKE).await.map_err(StreamError::Tls)?;
-        let shaken = http2::Builder::new(Uploads(self.context.tasks.clone()))
+        let stop = CancellationToken::new();
+        let shaken = http2::Builder::new(Within { tasks: self.context.tasks.clone(), stop: stop.clone() })
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
@@ -196,16 +244,19 @@ impl Channels {
             .await;
         let (sender, connection) = shaken.map_err(StreamError::Http)?;
         self.context.metrics.opened_pooled.inc();
-        let stop = run(&self.context.tasks, connection);
+        drop(self.context.tasks.spawn("gateway-stream", until(stop.clone(), ended(connection))));
         let (taken, rested) = (AtomicUsize::new(0), Mutex::new(Instant::now()));
-        let channel = Arc::new(Channel { sender, taken, rested, _stop: stop });
+        let channel = Arc::new(Channel { sender, taken, rested, _stop: stop.drop_guard() });
         let share = channel.share();
         let swept = {
             let mut open = self.locked();
             open.channels.push(channel);
             mem::replace(&mut open.swept, true)
         };
-        if !swept {
+        if !self.handle.is_open() {
+            // What was idle was let go of before this one was there.
+            self.clear();
+        } else if !swept {
             self.context.tasks.spawn("gateway-pool", sweep(Arc::downgrade(self), self.handle.clone()));
         }
         Ok(share)
@@ -228,6 +279,9 @@ impl Channels {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// A stream whose small writes go together.
+type Gathered = BufWriter<Paced<Undivided<Stream>>>;
 
 /// What there is for a request.
 enum Found {
@@ -288,22 +342,25 @@ impl fmt::Debug for Channels {
     }
 }
 
-fn run<C>(tasks: &Tasks, connection: C) -> oneshot::Sender<Infallible>
-where
-    C: Future<Output = hyper::Result<()>> + Send + 'static,
-{
-    let (stop, stopped) = oneshot::channel();
-    tasks.spawn("gateway-stream", async move {
-        let outcome = tokio::select! {
-            outcome = connection => outcome,
-            _dropped = stopped => return,
-        };
-        if let Err(error) = outcome {
-            // The requests that ran on it, if any, tell their users.
-            tracing::debug!(%error, "a stream ended early");
-        }
-    });
-    stop
+fn http1_builder() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.writev(false).max_header_size(MAX_RESPONSE_HEAD).max_buf_size(MAX_RESPONSE_HEAD);
+    http
+}
+
+/// Waits for a connection's end. The requests that ran on it, if any, tell their users.
+async fn ended(connection: impl Future<Output = hyper::Result<()>>) {
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a stream ended early");
+    }
+}
+
+/// Runs a part of a connection until it ends, or the connection is let go of.
+async fn until<F: Future>(stop: CancellationToken, part: F) {
+    tokio::select! {
+        _done = part => {}
+        () = stop.cancelled() => {}
+    }
 }
 
 /// Runs while there are connections. It keeps neither the session alive nor an idle connection of one that drains.
@@ -322,16 +379,20 @@ async fn sweep(channels: Weak<Channels>, handle: Handle) {
     }
 }
 
-/// Runs the request bodies of HTTP/2 connections.
+/// Runs what a connection of HTTP/2 is made of, no longer than the connection is wanted: left to itself an upload that
+/// nobody takes would keep all of it.
 #[derive(Clone)]
-struct Uploads(Tasks);
+struct Within {
+    tasks: Tasks,
+    stop: CancellationToken,
+}
 
-impl<F> hyper::rt::Executor<F> for Uploads
+impl<F> hyper::rt::Executor<F> for Within
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
     fn execute(&self, future: F) {
-        drop(self.0.spawn("gateway-upload", future));
+        drop(self.tasks.spawn("gateway-channel", until(self.stop.clone(), future)));
     }
 }

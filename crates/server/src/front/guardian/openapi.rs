@@ -14,7 +14,11 @@ use serde_json::{Map, Value, json};
 const ROOT: &str = "/openapi/v3";
 
 /// Bytes of discovery that are read: a group with a thousand kinds has some 300 KiB.
-pub(in crate::front) const MAX_DISCOVERY: usize = 4 * 1024 * 1024;
+pub(in crate::front) const MAX_DISCOVERY: usize = 1024 * 1024;
+
+/// Kinds, or group versions, that a document is made of. What is made of one is some ten times as large as what a cluster
+/// could say it with.
+const MOST: usize = 2000;
 
 /// Which document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +54,15 @@ impl Document {
     /// The document, from what discovery said; none where that cannot be read.
     pub(in crate::front) fn made_of(self, discovery: &[u8]) -> Option<Bytes> {
         let document = match self {
-            Self::Index => index(&serde_json::from_slice(discovery).ok()?),
-            Self::GroupVersion => group_version(&serde_json::from_slice(discovery).ok()?),
+            Self::Index => {
+                let groups: Groups = serde_json::from_slice(discovery).ok()?;
+                let versions: usize = groups.groups.iter().map(|group| group.versions.len()).sum();
+                (versions <= MOST).then(|| index(&groups))?
+            }
+            Self::GroupVersion => {
+                let resources: Resources = serde_json::from_slice(discovery).ok()?;
+                (resources.resources.len() <= MOST).then(|| group_version(&resources))?
+            }
         };
         serde_json::to_vec(&document).ok().map(Bytes::from)
     }
@@ -176,6 +187,9 @@ mod tests {
         let names: Vec<_> = patch["parameters"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
         assert_eq!(names, ["dryRun", "fieldManager", "fieldValidation"]);
         assert_eq!(Document::GroupVersion.made_of(b"not found"), None);
+        let many = vec![json!({ "name": "a", "kind": "A", "verbs": ["patch"] }); MOST + 1];
+        let many = json!({ "groupVersion": "v1", "resources": many }).to_string();
+        assert_eq!(Document::GroupVersion.made_of(many.as_bytes()), None);
     }
 
     #[test]

@@ -108,8 +108,7 @@ pub(in crate::front) fn prepare(outgoing: Outgoing, identity: &Identity) -> Resu
     }
     let asks = protocol.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
     let (mut head, incoming) = request.into_parts();
-    address(&mut head.uri, &mut head.headers, path, asks.is_some())?;
-    head.version = if asks.is_some() { Version::HTTP_11 } else { Version::HTTP_2 };
+    head.uri = Uri::from(path);
     head.extensions.clear();
     let body = RequestBody::new(incoming, progress);
     Ok(Prepared { request: Request::from_parts(head, body), asks, instead })
@@ -137,8 +136,8 @@ pub(crate) fn question() -> Result<Request<http_body_util::Empty<bytes::Bytes>>,
     let nobody = Identity::new("system:anonymous").and_then(|nobody| nobody.with_groups(["system:unauthenticated"]));
     let nobody = nobody.map_err(|error| Refused::Identity(error.to_string()))?;
     moorline_impersonation::apply(request.headers_mut(), &nobody).map_err(|_full| Refused::TooManyHeaders)?;
-    request.headers_mut().insert(header::HOST, HeaderValue::from_static(HOST));
     *request.uri_mut() = Uri::from_static("/api/");
+    for_http1(&mut request);
     Ok(request)
 }
 
@@ -159,19 +158,24 @@ fn words(narrowed: &Narrowed) -> String {
     narrowed.to_string()
 }
 
-/// HTTP/2 names the host in the target, HTTP/1.1 in a header.
-fn address(uri: &mut Uri, headers: &mut HeaderMap, path: PathAndQuery, upgrade: bool) -> Result<(), Refused> {
-    if upgrade {
-        *uri = Uri::from(path);
-        let host = HeaderValue::from_static(HOST);
-        return headers.try_insert(header::HOST, host).map(drop).map_err(|_full| Refused::TooManyHeaders);
+/// Makes a request ready for HTTP/1.1, which names the host in a header.
+pub(in crate::front) fn for_http1<B>(request: &mut Request<B>) {
+    if let Some(path) = request.uri().path_and_query().filter(|_| request.uri().authority().is_some()).cloned() {
+        *request.uri_mut() = Uri::from(path);
     }
-    let mut parts = http::uri::Parts::default();
+    *request.version_mut() = Version::HTTP_11;
+    // Room for it was made when the user's own was taken out.
+    drop(request.headers_mut().try_insert(header::HOST, HeaderValue::from_static(HOST)));
+}
+
+/// Makes a request ready for HTTP/2, which names the host in the target.
+pub(in crate::front) fn for_http2<B>(request: &mut Request<B>) {
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
     parts.scheme = Some(Scheme::HTTPS);
     parts.authority = Some(Authority::from_static(HOST));
-    parts.path_and_query = Some(path);
-    *uri = Uri::from_parts(parts).map_err(|_invalid| Refused::Path)?;
-    Ok(())
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    *request.version_mut() = Version::HTTP_2;
+    request.headers_mut().remove(header::HOST);
 }
 
 /// The path for Guardian, whose routes end in a slash. Go's router redirects whoever leaves that out, and whoever has
@@ -221,6 +225,19 @@ mod tests {
         let question = question().unwrap();
         assert_eq!(question.headers()["impersonate-user"], "system:anonymous");
         assert_eq!(question.headers()["impersonate-group"], "system:unauthenticated");
+    }
+
+    #[test]
+    fn either_http_names_the_host_once() {
+        let mut request = Request::builder().uri("/api/v1/pods?a=b").body(()).unwrap();
+        for _ in 0..2 {
+            for_http2(&mut request);
+            assert_eq!(request.uri(), "https://kubernetes.default.svc/api/v1/pods?a=b");
+            assert!(!request.headers().contains_key(header::HOST));
+            for_http1(&mut request);
+            assert_eq!(request.uri(), "/api/v1/pods?a=b");
+            assert_eq!(request.headers()[header::HOST], HOST);
+        }
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Requests to a cluster whose agent is Calico's Guardian: whose they are, by what they go, and what does not.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use http::Response;
 use hyper_util::rt::TokioIo;
@@ -11,6 +14,11 @@ use super::{
     agent::text,
     house::House,
     user::{User, ask, body, empty, full, get, status},
+};
+
+const PIECE: &str = match std::str::from_utf8(&[b'x'; 8 * 1024]) {
+    Ok(piece) => piece,
+    Err(_) => unreachable!(),
 };
 
 #[tokio::test]
@@ -86,31 +94,39 @@ async fn what_it_says_of_itself_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn few_streams_carry_many_requests_and_no_more_than_they_may() {
-    const MOST: usize = 256;
+async fn few_streams_carry_many_requests_and_the_rest_have_their_own() {
+    const SHARED: usize = 64;
+    const ALL: usize = 100;
     let mut house = House::guardian(|limits| {
-        limits.max_requests_per_user = 2 * MOST;
-        limits.max_requests_per_cluster = 4 * MOST;
+        limits.max_requests_per_user = 4 * ALL;
+        limits.max_requests_per_cluster = 4 * ALL;
     });
-    let (mut streams, mut users, mut held) = (BTreeSet::new(), Vec::new(), Vec::new());
-    let connections = [house.h2().await, house.h2().await];
-    for number in 0..MOST {
-        let User::H2(sender) = &connections[number % connections.len()] else { panic!("HTTP/2 was asked for") };
+    let (mut streams, mut users, mut held) = (BTreeMap::new(), Vec::new(), Vec::new());
+    let User::H2(sender) = house.h2().await else { panic!("HTTP/2 was asked for") };
+    for _ in 0..ALL {
         let mut user = User::H2(sender.clone());
-        users.push(house.tasks.spawn("user", async move { user.get("/clusters/east/api/v1/pods?watch=1").await }));
+        users.push(house.tasks.spawn("user", async move { user.get("/clusters/east/api/v1/pods").await }));
         let arrival = house.agent.next().await;
-        streams.insert(arrival.stream);
+        let (count, version) = streams.entry(arrival.stream).or_insert((0, arrival.request.version()));
+        *count += 1;
+        assert_eq!((*version, *count <= 16), (arrival.request.version(), true));
         held.push(arrival);
+        // So that a connection that is being opened is there for the next.
+        house.settle().await;
     }
-    assert_eq!(streams.len(), 16);
-    let mut late = house.h1().await;
-    assert_eq!(late.get("/clusters/east/api/v1/pods").await.status(), 429);
-    // Who hangs up makes room, and is heard to.
-    let last = held.pop().unwrap();
-    users.pop().unwrap().abort();
-    tokio::time::timeout(Duration::from_secs(10), last.gone.cancelled()).await.unwrap();
+    let shared = streams.values().filter(|(_, version)| *version == http::Version::HTTP_2);
+    assert_eq!(shared.clone().count(), 4);
+    assert_eq!(shared.map(|(count, _)| count).sum::<usize>(), SHARED);
+    assert_eq!(streams.len(), 4 + ALL - SHARED);
+    // Who hangs up is heard to, and makes room.
+    let first = held.remove(0);
+    users.remove(0).abort();
+    tokio::time::timeout(Duration::from_secs(10), first.gone.cancelled()).await.unwrap();
+    let mut late = User::H2(sender);
     let (response, ()) = tokio::join!(late.get("/clusters/east/api/v1/pods"), async {
-        house.agent.next().await.ok("room");
+        let arrival = house.agent.next().await;
+        assert_eq!(arrival.stream, first.stream);
+        arrival.ok("room");
     });
     assert_eq!(body(response).await, "room");
     for (arrival, user) in held.into_iter().zip(users) {
@@ -120,11 +136,30 @@ async fn few_streams_carry_many_requests_and_no_more_than_they_may() {
 }
 
 #[tokio::test]
+async fn what_runs_long_or_sends_much_shares_no_stream() {
+    let mut house = House::guardian(|_| {});
+    let mut streams = BTreeSet::new();
+    let mut asked = vec![ask("GET", "/clusters/east/api/v1/pods?watch=1").body(empty()).unwrap()];
+    asked.push(ask("GET", "/clusters/east/api/v1/namespaces/a/pods/b/log?follow=true").body(empty()).unwrap());
+    asked.push(ask("POST", "/clusters/east/api/v1/namespaces/a/configmaps").body(full(PIECE)).unwrap());
+    let large: &'static str = Box::leak("x".repeat(65 * 1024).into_boxed_str());
+    asked.push(ask("POST", "/clusters/east/api/v1/namespaces/a/configmaps").body(full(large)).unwrap());
+    let versions = [http::Version::HTTP_11, http::Version::HTTP_11, http::Version::HTTP_2, http::Version::HTTP_11];
+    for (request, version) in asked.into_iter().zip(versions) {
+        let mut user = house.h1().await;
+        let path = request.uri().to_string();
+        let (response, ()) = tokio::join!(user.send(request), async {
+            let arrival = house.agent.next().await;
+            assert_eq!((arrival.request.version(), streams.insert(arrival.stream)), (version, true), "{path}");
+            assert_eq!(arrival.header("impersonate-user"), Some("alice"));
+            arrival.ok("done");
+        });
+        assert_eq!(body(response.unwrap()).await, "done");
+    }
+}
+
+#[tokio::test]
 async fn who_does_not_read_holds_up_nobody() {
-    const PIECE: &str = match std::str::from_utf8(&[b'x'; 8 * 1024]) {
-        Ok(piece) => piece,
-        Err(_) => unreachable!(),
-    };
     let mut house = House::guardian(|_| {});
     let (mut slow, mut quick) = (house.h1().await, house.h1().await);
     let (response, (pieces, stalled)) = tokio::join!(slow.get("/clusters/east/api/v1/pods"), async {

@@ -18,18 +18,31 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 /// For all of it: a slow round trip, and Guardian's own closing.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Bytes that are read meanwhile, at most.
+/// Bytes that are read meanwhile, at most: what streams may have had on their way.
 const MOST: u64 = 16 * 1024 * 1024;
+
+/// The same for somebody who was never let in, and holds no place any more.
+const STRANGERS_PATIENCE: Duration = Duration::from_millis(500);
+const STRANGERS_MOST: u64 = 64 * 1024;
 
 /// A byte stream that is ended politely when it is dropped.
 pub(super) struct Farewell<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> {
     io: Option<IO>,
     tasks: Tasks,
+    limits: (Duration, u64),
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Farewell<IO> {
+    /// Of somebody who is not let in yet.
     pub(super) fn new(io: IO, tasks: Tasks) -> Self {
-        Self { io: Some(io), tasks }
+        Self { io: Some(io), tasks, limits: (STRANGERS_PATIENCE, STRANGERS_MOST) }
+    }
+
+    /// The same, let in.
+    pub(super) fn let_in(self) -> Self {
+        let mut this = self;
+        this.limits = (PATIENCE, MOST);
+        this
     }
 
     fn with<T>(&mut self, poll: impl FnOnce(Pin<&mut IO>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -47,13 +60,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Drop for Farewell<IO> 
         if tokio::runtime::Handle::try_current().is_err() {
             return;
         }
+        let (patience, most) = self.limits;
         self.tasks.spawn("tunnel-farewell", async move {
             let parting = async {
                 io.shutdown().await?;
-                tokio::io::copy(&mut (&mut io).take(MOST), &mut tokio::io::sink()).await
+                tokio::io::copy(&mut (&mut io).take(most), &mut tokio::io::sink()).await
             };
             // However it ends, it has ended.
-            drop(tokio::time::timeout(PATIENCE, parting).await);
+            drop(tokio::time::timeout(patience, parting).await);
         });
     }
 }
