@@ -22,6 +22,10 @@ pub const OPERATOR_NAMESPACE: &str = "tigera-operator";
 /// The Secret that the operator reads there and copies to its Guardian.
 pub const SECRET: &str = "tigera-managed-cluster-connection";
 
+/// As whom the server asks whether requests get through: the user of Kubernetes who has no rights. Where users are named,
+/// this one is, too, or the cluster would never count as connected.
+const PROBED_AS: &str = "system:anonymous";
+
 /// Where the operator runs Guardian, and the account that it runs as.
 const ACCOUNT: (&str, &str) = ("calico-system", "guardian");
 /// The role that lets it act as others.
@@ -130,7 +134,11 @@ impl Manifest<'_> {
     /// # Errors
     /// A value cannot be written as YAML.
     pub fn stream(&self) -> Result<String, InvalidYaml> {
-        let mut objects = rbac::to_act(&self.install.narrowing, ROLE, ACCOUNT);
+        let mut narrowing = self.install.narrowing.clone();
+        if !narrowing.allow_users.is_empty() {
+            narrowing.allow_users.push(PROBED_AS.to_owned());
+        }
+        let mut objects = rbac::to_act(&narrowing, ROLE, ACCOUNT);
         objects.iter_mut().for_each(relabel);
         objects.extend([self.secret(), self.connection()]);
         let documents: Vec<String> = objects.iter().map(Node::to_yaml).collect::<Result<_, _>>()?;
