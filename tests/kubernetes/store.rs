@@ -3,6 +3,7 @@
 //!
 //! Each test has a management cluster of its own, with the rights in it that `docs/clusters.md` names and no more.
 
+mod guardian;
 mod outages;
 mod promises;
 
