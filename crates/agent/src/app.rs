@@ -93,7 +93,7 @@ impl App {
     /// [`BuildError`].
     pub fn build(mut config: Config) -> Result<Self, BuildError> {
         let open_files = moorline_process::open_files::raise_limit();
-        fit(&mut config.serve.max_requests, open_files.saturating_sub(config.services.max_connections));
+        fit(&mut config.serve.max_requests, open_files.saturating_sub(config.services.all_connections()));
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }

@@ -16,7 +16,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Wrong flags or files; what clap exits with as well.
 const MISCONFIGURED: u8 = 2;
 
-/// Moorline's agent: ties this cluster to its management cluster. Dials out; opens no port but for probes.
+/// Moorline's agent: ties this cluster to its management cluster. Dials out; opens no port but for probes, and for the
+/// services that its flags name.
 #[derive(Debug, Parser)]
 #[command(name = "moorline-agent", version, after_help = EXAMPLES)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -69,6 +70,9 @@ Examples:
     moorline-agent --management-cluster-addr hub.example.com:9449
   On a workstation, for the cluster of a kubeconfig:
     moorline-agent --management-cluster-addr hub.example.com --cert-dir ./certs --kubeconfig ~/.kube/config --context kind
+
+  With a log store of the management cluster for the programs of this one:
+    moorline-agent --management-cluster-addr hub.example.com --http-service logs=:9200
 
 HTTPS_PROXY and NO_PROXY are honoured for the way to the management cluster. Where a flag may be repeated, its variable
 holds one value a line.";

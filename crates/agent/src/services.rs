@@ -39,7 +39,7 @@ const ANSWERS: usize = 64;
 pub(crate) struct Config {
     /// Bounded by the configuration ([`MOST`]).
     pub(crate) locals: Vec<Local>,
-    /// How many connections there may be at once, over all of them.
+    /// How many connections there may be at once to each of them: one that is slow or stuck leaves the others theirs.
     pub(crate) max_connections: usize,
 }
 
@@ -73,12 +73,17 @@ pub(crate) struct Services {
 struct Shared {
     live: Arc<Live>,
     standing: watch::Receiver<Standing>,
-    /// One for each connection that is carried, or about to be.
-    places: Arc<Semaphore>,
     /// One for each caller who is told that there is no place.
     answers: Arc<Semaphore>,
     tasks: Tasks,
     phases: Phases,
+}
+
+impl Config {
+    /// How many connections there may be at once, over all services.
+    pub(crate) fn all_connections(&self) -> usize {
+        self.max_connections.saturating_mul(self.locals.len())
+    }
 }
 
 impl Services {
@@ -116,7 +121,6 @@ impl Services {
         let shared = Arc::new(Shared {
             live,
             standing,
-            places: Arc::new(Semaphore::new(self.max_connections)),
             answers: Arc::new(Semaphore::new(ANSWERS)),
             tasks: tasks.clone(),
             phases: phases.clone(),
@@ -126,7 +130,8 @@ impl Services {
             tracing::info!(service = %local.name, kind = %local.kind, %address, "a service of the management cluster is offered");
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let metrics = metrics.of_service(local.name.as_str());
-            let door = Arc::new(Door::new(local.name, local.kind, metrics, Arc::clone(&shared)));
+            let door =
+                Arc::new(Door::new((local.name, local.kind), self.max_connections, metrics, Arc::clone(&shared)));
             tasks.spawn("service-listener", door.listen(listener));
         }
         Ok(())

@@ -99,7 +99,7 @@ pub struct RawConfig {
     )]
     pub http_services: Vec<String>,
 
-    /// Connections to services at once, over all of them [default: 256]
+    /// Connections at once to each of those services [default: 256]
     #[arg(long, value_name = "N", env = "MOORLINE_MAX_SERVICE_CONNECTIONS")]
     pub max_service_connections: Option<usize>,
 

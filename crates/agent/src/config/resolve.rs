@@ -74,7 +74,7 @@ pub(super) fn resolve(
             routes,
             identity: Arc::clone(&identity),
             sessions,
-            service_connections: services.max_connections,
+            service_connections: services.all_connections(),
         };
         followed.push(Followed::Identity(identity));
         return Ok(Config {

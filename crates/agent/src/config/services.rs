@@ -37,8 +37,6 @@ pub(super) fn resolve(raw: &RawConfig, admin: Option<SocketAddr>, problems: &mut
         let what = format!("{max_connections} is out of range");
         problems.add("--max-service-connections", what, format!("choose 1 to {MOST_CONNECTIONS}"));
     }
-    // Without services nothing is set aside for their connections.
-    let max_connections = if locals.is_empty() { 0 } else { max_connections };
     Config { locals, max_connections }
 }
 

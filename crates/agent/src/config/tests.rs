@@ -239,7 +239,7 @@ fn services_are_offered_where_they_are_written_and_nowhere_else() {
         config.services.locals.iter().map(|local| format!("{} {} {}", local.name, local.kind, local.address)).collect();
     let wanted = ["store tcp 127.0.0.1:9200", "kibana tcp [::1]:5601", "store http 0.0.0.0:8443", "a http 127.0.0.1:0"];
     assert_eq!(told[..4], wanted);
-    assert_eq!((config.services.max_connections, config.tunnel.service_connections), (256, 256));
+    assert_eq!((config.services.max_connections, config.tunnel.service_connections), (256, 5 * 256));
     for bad in ["store", "store=", "=127.0.0.1:1", "Store=:1", "a.b=:1", "store=hub.example.com:1", "store=:99999"] {
         bench.expect(|raw| raw.services = vec![bad.to_owned()], "--service", "; ");
     }

@@ -9,7 +9,7 @@ use moorline_process::Phase;
 use moorline_wire::services::ServiceName;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::OwnedSemaphorePermit,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
 
@@ -39,6 +39,8 @@ const REFUSED_BYTE: Duration = Duration::from_secs(5);
 pub(super) struct Door {
     name: ServiceName,
     kind: Kind,
+    /// One for each connection that is carried, or about to be.
+    places: Arc<Semaphore>,
     metrics: ServiceMetrics,
     shared: Arc<Shared>,
     told: Mutex<Told>,
@@ -59,8 +61,13 @@ struct Told {
 }
 
 impl Door {
-    pub(super) fn new(name: ServiceName, kind: Kind, metrics: ServiceMetrics, shared: Arc<Shared>) -> Self {
-        Self { name, kind, metrics, shared, told: Mutex::default() }
+    pub(super) fn new(
+        (name, kind): (ServiceName, Kind),
+        places: usize,
+        metrics: ServiceMetrics,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self { name, kind, places: Arc::new(Semaphore::new(places)), metrics, shared, told: Mutex::default() }
     }
 
     /// Accepts until the process stops.
@@ -105,7 +112,7 @@ impl Door {
 
     /// Where the next caller is let in, if anywhere.
     fn seat(&self) -> Option<Seat> {
-        if let Ok(place) = Arc::clone(&self.shared.places).try_acquire_owned() {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(Seat::Inside(place));
         }
         match self.kind {

@@ -30,7 +30,7 @@ pub(super) enum Refusal {
     #[error("this cluster's agent has no session with the management cluster{}", because(.0.as_ref()))]
     NoSession(Option<Reason>),
     /// Too many are carried already.
-    #[error("this cluster's agent carries as many connections to services as it may")]
+    #[error("this cluster's agent carries as many connections to this service as it may")]
     TooMany,
     /// There is a session, and it takes no streams.
     #[error("the session with the management cluster takes no more streams")]

@@ -40,7 +40,12 @@ async fn world() -> (Hub, Api, RawConfig) {
 
 #[tokio::test]
 async fn services_that_cannot_be_offered_are_found() {
-    let (_hub, _api, mut raw) = world().await;
+    let (hub, _api, mut raw) = world().await;
+    spawn(async move {
+        loop {
+            drop(hub.handshake().await);
+        }
+    });
     assert_eq!(verdict(&examine(&raw).await, "services"), Verdict::Skipped);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     raw.services = vec!["store=127.0.0.1:0".to_owned(), format!("logs={}", taken.local_addr().unwrap())];

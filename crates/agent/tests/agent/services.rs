@@ -300,9 +300,13 @@ async fn there_is_an_end_to_how_many_are_carried() {
     let callers = [world.call("store").await, world.call("store").await];
     let mut streams = [switched(&mut session).await, switched(&mut session).await];
     is_reset(world.call("store").await).await;
+    assert!(!session.has_opened());
+    // The other service has its own.
+    let waiting = [world.call("logs").await, world.call("logs").await];
+    world.metric("agent_service_running{service=\"logs\"} 2").await;
     let answer = get(world.agent.service("logs")).await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("as many connections"), "{answer}");
-    assert!(!session.has_opened());
+    drop(waiting);
     world.metric("agent_service_connections_total{service=\"store\",result=\"too-many\"} 1").await;
     drop(callers);
     for stream in &mut streams {
@@ -413,6 +417,34 @@ async fn a_session_that_is_left_and_a_process_that_stops_wait_for_what_is_carrie
     drop((stream, caller));
     drop(within(session.ended()).await);
     within(&mut stopped).await.expect("it ends with the last connection").unwrap();
+}
+
+#[tokio::test]
+async fn what_is_carried_stays_on_the_session_that_is_left_and_the_next_goes_to_its_successor() {
+    let world = World::new().await;
+    let mut first = world.session().await;
+    let mut caller = world.call("store").await;
+    let mut stream = switched(&mut first).await;
+    let away = GoAway { reason: CloseReason::Draining, message: String::new(), reconnect_after_ms: Some(50) };
+    first.say(&Message::GoAway(away)).await;
+    let mut second = world.hub.session(QUIET).await;
+    world.metric("agent_sessions 2").await;
+    let mut later = world.call("store").await;
+    let mut other = switched(&mut second).await;
+    for (caller, stream) in [(&mut caller, &mut stream), (&mut later, &mut other)] {
+        stream.write_all(b"to you").await.unwrap();
+        stream.shutdown().await.unwrap();
+        caller.write_all(b"and back").await.unwrap();
+        caller.shutdown().await.unwrap();
+        assert_eq!(to_end(caller).await.unwrap(), "to you");
+        let mut back = Vec::new();
+        within(stream.read_to_end(&mut back)).await.unwrap().unwrap();
+        assert_eq!(back, b"and back");
+    }
+    drop(stream);
+    // With what it carried it ends, in order.
+    let reason = first.ended().await;
+    assert!(reason.is_graceful(), "{reason:?}");
 }
 
 #[tokio::test]
