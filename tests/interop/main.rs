@@ -13,6 +13,7 @@ mod guardian_doors;
 mod guardian_endings;
 mod guardian_migration;
 mod guardian_requests;
+mod guardian_services;
 mod house;
 mod management;
 mod peer;

@@ -6,7 +6,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use moorline_ca::Zeroizing;
 use moorline_model::Fingerprint;
-use moorline_mtls::{GatewayAcceptor, HttpsConnector, HttpsTrust, KeyPair, Roots};
+use moorline_mtls::{GatewayAcceptor, HttpsConnector, HttpsTrust, KeyPair, Roots, RootsError};
 
 use super::table::{self, Mode, Service, Table, UpstreamTls};
 use crate::{
@@ -39,7 +39,7 @@ impl AsRef<Service> for Arc<Offered> {
 /// Everything that is wrong with any of them.
 pub(crate) fn load(path: &Path) -> Result<Read<Catalog>, Problems> {
     let text = reload::read(path)?;
-    let mut files = Files { problems: Problems::default(), contents: text.clone().into_bytes() };
+    let mut files = Files { problems: Problems::default(), contents: text.clone().into_bytes(), system: None };
     let services = table::parse(&text).map_err(|problems| {
         let file = path.display();
         let each = problems.into_iter();
@@ -58,6 +58,8 @@ struct Files {
     problems: Problems,
     /// One after the other, so that a change of any of them is a change of the whole. Certificates, and keys' own hashes.
     contents: Vec<u8>,
+    /// What the operating system believes, read once for all services.
+    system: Option<HttpsTrust>,
 }
 
 /// What to do about a certificate of a service.
@@ -85,7 +87,7 @@ impl Files {
                 let pem = self.read(service, "upstreamTLS", path, AUTHORITIES)?;
                 Roots::from_pem(&pem).map(HttpsTrust::from)
             }
-            None => HttpsTrust::system(),
+            None => self.system(),
         };
         let trust = trust.map_err(|error| problem(service, "upstreamTLS.caFile", error.to_string(), AUTHORITIES));
         let keys = match &tls.keys {
@@ -93,6 +95,13 @@ impl Files {
             None => None,
         };
         Some(HttpsConnector::new(self.keep(trust)?, keys, &[b"http/1.1"]))
+    }
+
+    fn system(&mut self) -> Result<HttpsTrust, RootsError> {
+        if let Some(known) = &self.system {
+            return Ok(known.clone());
+        }
+        Ok(self.system.insert(HttpsTrust::system()?).clone())
     }
 
     fn keys(&mut self, service: &Service, field: &str, files: &KeyFiles) -> Option<KeyPair> {

@@ -204,7 +204,7 @@ async fn a_changed_table_counts_and_a_broken_one_does_not() {
 }
 
 #[tokio::test]
-async fn who_is_revoked_or_deleted_is_cut_from_services_as_well() {
+async fn f10_who_is_deleted_is_cut_from_services_as_well() {
     let _logs = Logs::capture();
     let (address, _roots) = echo().await;
     let table = Table::new(&pass("logs", "'*'", address));

@@ -110,7 +110,7 @@ async fn who_asks_otherwise_is_told_how() {
 }
 
 #[tokio::test]
-async fn dead_slow_and_full_services_have_their_codes() {
+async fn f11_dead_slow_and_full_services_have_their_codes() {
     let (listener, dead) = listen().await;
     drop(listener);
     let (silent, silent_address) = listen().await;

@@ -180,7 +180,7 @@ async fn trailers_are_headers_that_nobody_looked_at_and_stay_here() {
 
 /// Nothing of what a program says reaches the service as a second request.
 #[tokio::test]
-async fn one_request_cannot_be_taken_for_two() {
+async fn f31_one_request_cannot_be_taken_for_two() {
     let rig = Rig::new(&http(mirror().await));
     let hidden = "GET /hidden HTTP/1.1\r\nx-cluster-id: west\r\nhost: h\r\n\r\n";
     let length = hidden.len();

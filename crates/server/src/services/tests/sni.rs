@@ -134,7 +134,7 @@ async fn what_is_not_tls_is_hung_up_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_hello_costs_its_own_stream_and_ten_seconds() {
+async fn f32_a_slow_hello_costs_its_own_stream_and_ten_seconds() {
     let rig = Rig::new(&pass(([127, 0, 0, 1], 1).into()));
     let mut slow = rig.stream().await;
     let hello = hello(&rig, "logs.test").await;
@@ -155,7 +155,7 @@ async fn a_slow_hello_costs_its_own_stream_and_ten_seconds() {
 
 /// The hello is refused when it is known where it goes, and the place it took is there again.
 #[tokio::test]
-async fn a_thousand_streams_at_once_take_their_places_and_no_more() {
+async fn f33_a_thousand_streams_at_once_take_their_places_and_no_more() {
     let address = echo().await;
     let rig = Rig::with(&pass(address), |settings| settings.services.max_streams = 100);
     let mut held = Vec::new();
