@@ -50,9 +50,10 @@ pub(crate) fn begin(record: &mut ClusterRecord, seen: &[Fingerprint], new: Activ
     }
     let of_this = |active: &ActiveFingerprint| active.dialect == new.dialect;
     let first = record.fingerprints.iter().find(|active| of_this(active)).map(|active| active.fingerprint);
-    // Where others stand beside them, those of this dialect were all handed out for this very change. Else the first is
-    // the one in use, also before it was seen since this server started.
-    let first = first.filter(|_first| record.fingerprints.iter().all(of_this));
+    // While the cluster changes to this dialect already, those of it were all handed out for this very change. Else the first
+    // is the one in use, also before it was seen since this server started.
+    let changes = record.dialect == new.dialect && !record.fingerprints.iter().all(of_this);
+    let first = first.filter(|_first| !changes);
     record.retire(|active| !of_this(active) || Some(active.fingerprint) == first || seen.contains(&active.fingerprint));
     if record.fingerprints.len() >= MOST {
         return Err(TooMany);
@@ -136,8 +137,12 @@ mod tests {
         assert_eq!(record.retired, [guardians(3).fingerprint]);
         begin(&mut record, &[ours(2).fingerprint, guardians(4).fingerprint], guardians(5)).unwrap();
         assert_eq!(numbers(&record), [1, 2, 4, 5], "one is in use already");
-        begin(&mut record, &[ours(2).fingerprint], ours(6)).unwrap();
-        assert_eq!((record.dialect, numbers(&record)), (Dialect::Moorline, vec![2, 4, 5, 6]), "and back");
+        begin(&mut record, &[], ours(6)).unwrap();
+        assert_eq!((record.dialect, numbers(&record)), (Dialect::Moorline, vec![1, 4, 5, 6]), "and back, to the first");
+        for (new, left) in [(guardians(7), [1, 4, 6, 7]), (ours(9), [1, 4, 7, 9])] {
+            begin(&mut record, &[], new).unwrap();
+            assert_eq!(numbers(&record), left, "to and fro, and bounded");
+        }
     }
 
     #[test]
