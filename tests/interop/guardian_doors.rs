@@ -30,7 +30,7 @@ async fn a_certificate_of_version_1_connects_when_it_is_registered_and_not_befor
     let house = House::start().await;
     let files = tempfile::tempdir().unwrap();
     // Some Guardian has to be expected for the door to be there at all.
-    enrol(&house.server, "west", files.path()).await.unwrap();
+    enrol(&house.user, "west", files.path()).await.unwrap();
     for (name, text) in [("managed-cluster.crt", BROUGHT.0), ("managed-cluster.key", BROUGHT.1)] {
         moorline_process::write_private(&files.path().join(name), text.as_bytes()).unwrap();
     }
@@ -40,8 +40,8 @@ async fn a_certificate_of_version_1_connects_when_it_is_registered_and_not_befor
 
     // The same one, which tries on, is let in as soon as its certificate is known.
     let files = tempfile::tempdir().unwrap();
-    enrol_brought(&house.server, "east", BROUGHT, files.path()).await.unwrap();
-    connected(&house.server, "east").await.unwrap();
+    enrol_brought(&house.user, "east", BROUGHT, files.path()).await.unwrap();
+    connected(&house.user, "east").await.unwrap();
     assert!(guardian.stand_in.lines().iter().any(|line| line.starts_with("connected TLS 1.3")));
 }
 

@@ -19,7 +19,7 @@ pub(crate) async fn upgrade(house: &House, path: &str, early: &[u8]) -> (ClientS
     let token = house.user.request(Method::GET, "/").headers()["authorization"].to_str().unwrap().to_owned();
     let mut socket = house.user.tls(&[b"http/1.1"]).await.unwrap();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {token}\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n"
+        "POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {token}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     );
     socket.write_all(&[head.as_bytes(), early].concat()).await.unwrap();
     // Where many are under way in one task, a write may be kept back.

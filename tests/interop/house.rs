@@ -41,9 +41,9 @@ impl House {
     /// Registers a cluster and runs its Guardian until requests get through; `None` without Go.
     pub(crate) async fn guardian(&self, name: &str, change: impl FnOnce(&mut Settings)) -> Option<Guardian> {
         let files = tempfile::tempdir().unwrap();
-        guardian::enrol(&self.server, name, files.path()).await.unwrap();
+        guardian::enrol(&self.user, name, files.path()).await.unwrap();
         let guardian = self.run(files, change).await?;
-        guardian::connected(&self.server, name).await.unwrap();
+        guardian::connected(&self.user, name).await.unwrap();
         Some(guardian)
     }
 

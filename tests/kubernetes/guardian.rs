@@ -77,7 +77,7 @@ async fn real(version: Kubectl) -> Option<Stage> {
 async fn start_stand_in(house: &'static House) -> Option<Guardian> {
     let settings = operate(&house.server, NAMES[0], house.clusters[0]).await;
     let running = StandIn::start_or_skip(&settings).await.unwrap()?;
-    connected(&house.server, NAMES[0]).await.unwrap();
+    connected(&house.server.admin_client().unwrap(), NAMES[0]).await.unwrap();
     Some(Guardian::StandIn { _running: running })
 }
 
@@ -85,7 +85,9 @@ async fn start_real(house: &'static House) -> Option<Guardian> {
     let tools = Real::possible_or_skip()?;
     let settings = operate(&house.server, NAMES[1], house.clusters[1]).await;
     let running = Real::start(&tools, &settings).unwrap();
-    connected(&house.server, NAMES[1]).await.unwrap_or_else(|error| panic!("{error}: {}", running.log()));
+    connected(&house.server.admin_client().unwrap(), NAMES[1])
+        .await
+        .unwrap_or_else(|error| panic!("{error}: {}", running.log()));
     Some(Guardian::Real { _running: running })
 }
 
@@ -111,7 +113,7 @@ async fn operate(server: &Server, name: &str, cluster: &Cluster) -> Settings {
     kubectl.ok_with(&["apply", "--filename=-"], DEFINITION.as_bytes()).await;
     let definition = "crd/managementclusterconnections.operator.tigera.io";
     kubectl.ok(&["wait", "--for=condition=Established", definition, "--timeout=60s"]).await;
-    let created = create(server, name).await.unwrap();
+    let created = create(&server.admin_client().unwrap(), name).await.unwrap();
     let manifest = manifest(&created, name, server);
     kubectl.ok_with(&["apply", "--filename=-"], manifest.as_bytes()).await;
 

@@ -15,4 +15,5 @@ mod namespace;
 mod network;
 mod program;
 mod signals;
+mod soak;
 mod ways;

@@ -7,9 +7,9 @@ use http::{Method, StatusCode};
 use moorline_api::{CreatedCluster, paths};
 use serde_json::{Value, json};
 
-use crate::client::{LIMIT, full};
+use crate::client::{Client, LIMIT, full};
 use crate::eventually;
-use crate::house::{self, Server};
+use crate::house;
 
 /// What Guardian calls the authority that it trusts, its certificate, and its key.
 const FILES: [&str; 3] = ["management-cluster.crt", "managed-cluster.crt", "managed-cluster.key"];
@@ -18,16 +18,16 @@ const FILES: [&str; 3] = ["management-cluster.crt", "managed-cluster.crt", "mana
 ///
 /// # Errors
 /// When the server refuses.
-pub async fn create(server: &Server, name: &str) -> Result<CreatedCluster> {
-    Ok(serde_json::from_value(ask(server, &json!({ "name": name, "dialect": "guardian" })).await?)?)
+pub async fn create(client: &Client, name: &str) -> Result<CreatedCluster> {
+    Ok(serde_json::from_value(ask(client, &json!({ "name": name, "dialect": "guardian" })).await?)?)
 }
 
 /// Registers a cluster whose agent is Guardian, and writes its files, with a token that it shows upstream.
 ///
 /// # Errors
 /// When the server refuses, or the files cannot be written.
-pub async fn enrol(server: &Server, name: &str, directory: &Path) -> Result<()> {
-    house::write_enrolment(&create(server, name).await?, directory)
+pub async fn enrol(client: &Client, name: &str, directory: &Path) -> Result<()> {
+    house::write_enrolment(&create(client, name).await?, directory)
 }
 
 /// The same with a certificate that its owner brings, and its key, which stays here.
@@ -35,12 +35,12 @@ pub async fn enrol(server: &Server, name: &str, directory: &Path) -> Result<()> 
 /// # Errors
 /// When the server refuses, or the files cannot be written.
 pub async fn enrol_brought(
-    server: &Server,
+    client: &Client,
     name: &str,
     (certificate, key): (&str, &str),
     directory: &Path,
 ) -> Result<()> {
-    let created = ask(server, &json!({ "name": name, "dialect": "guardian", "certificate": certificate })).await?;
+    let created = ask(client, &json!({ "name": name, "dialect": "guardian", "certificate": certificate })).await?;
     let authority = created[FILES[0]].as_str().context("no authority in the answer")?;
     for (name, text) in FILES.into_iter().zip([authority, certificate, key]) {
         moorline_process::write_private(&directory.join(name), text.as_bytes())?;
@@ -53,8 +53,7 @@ pub async fn enrol_brought(
 ///
 /// # Errors
 /// When they do not in time.
-pub async fn connected(server: &Server, name: &str) -> Result<()> {
-    let client = server.admin_client()?;
+pub async fn connected(client: &Client, name: &str) -> Result<()> {
     // What Guardian passes on, and a kube-apiserver answers everybody.
     let path = format!("/clusters/{name}/api/v1");
     let through = async || client.get(&path).await.ok().filter(|answer| answer.code == StatusCode::OK);
@@ -64,8 +63,7 @@ pub async fn connected(server: &Server, name: &str) -> Result<()> {
     anyhow::bail!("{name} does not connect: {:?}", client.get(&path).await)
 }
 
-async fn ask(server: &Server, body: &Value) -> Result<Value> {
-    let client = server.admin_client()?;
+async fn ask(client: &Client, body: &Value) -> Result<Value> {
     let answer = client.ask(client.request_with(Method::POST, paths::CLUSTERS, full(body.to_string()))).await?;
     ensure!(answer.code == StatusCode::CREATED, "{}", answer.body);
     Ok(serde_json::from_str(&answer.body)?)
