@@ -50,8 +50,24 @@ const H2_PING_ANSWER: Duration = Duration::from_secs(20);
 /// What a program gets: the service's answer, or one of ours.
 type Answer = Response<Either<Passing, Full<Bytes>>>;
 
-/// Serves HTTP to a program until it, the stream or the process ends.
+/// Serves HTTP to a program until it, the stream or the process ends, or the right to the service.
 pub(super) async fn serve<IO>(origin: &Arc<Origin>, name: &ServiceName, io: IO, h2: bool)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let interval = origin.state().gateway.recheck_interval;
+    let withdrawn = async {
+        Arc::clone(origin).withdrawn(name.clone(), interval).await;
+        // Answers that are read end by themselves meanwhile; those that nobody reads do not.
+        tokio::time::sleep(interval).await;
+    };
+    tokio::select! {
+        () = converse(origin, name, io, h2) => {}
+        () = withdrawn => {}
+    }
+}
+
+async fn converse<IO>(origin: &Arc<Origin>, name: &ServiceName, io: IO, h2: bool)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -175,6 +175,10 @@ impl Drop for Visit {
             (self.carried.up.load(Ordering::Relaxed) + uploaded, self.carried.down.load(Ordering::Relaxed));
         metrics.carried(up, down);
         let took = self.began.elapsed();
+        if self.end == End::HungUp && self.origin.by_name(&self.service).is_err() {
+            // It was cut, though nobody was left to say so.
+            self.end = End::Forbidden;
+        }
         if let Some(trail) = self.trail.take() {
             trail.ended(self.end, self.code, Bytes { sent: down, received: up }, took);
         }

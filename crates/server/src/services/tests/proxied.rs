@@ -462,3 +462,28 @@ async fn the_mux_of_http2_is_bounded() {
         one.abort();
     }
 }
+
+/// Nobody reads, so nobody asks the answer whether it may go on.
+#[tokio::test]
+async fn what_is_withdrawn_ends_though_nobody_reads_it() {
+    let (listener, address) = listen().await;
+    let mut rig = Rig::with(&http(address), |settings| settings.gateway.recheck_interval = Duration::from_millis(50));
+    let mut stream = stream(&rig).await;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: w\r\n\r\n").await.unwrap();
+    let mut socket = accept(&listener).await;
+    head(&mut socket).await;
+    socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 67108864\r\n\r\n").await.unwrap();
+    let mut pouring = std::pin::pin!(async {
+        let piece = vec![7; 64 * 1024];
+        while socket.write_all(&piece).await.is_ok() {}
+    });
+    // Until nothing moves any more.
+    assert!(tokio::time::timeout(Duration::from_secs(1), pouring.as_mut()).await.is_err());
+    assert_eq!(rig.metric("moorline_service_streams"), 1);
+    rig.offer(&http(address).replace("[east]", "[west]"));
+    tokio::time::timeout(LIMIT, pouring).await.expect("the service hears of it");
+    rig.metric_is("moorline_service_streams", 0).await;
+    let last = rig.book.events().pop().unwrap();
+    assert_eq!(last["annotations"]["moorline.io/end"], "forbidden");
+    drop(stream);
+}
