@@ -169,8 +169,8 @@ impl World {
     }
 
     /// Whatever happened: each cluster that the server knows can be used, if need be by the same command again, and each
-    /// that it does not know stays out.
-    async fn settle(&mut self, moment: u32) {
+    /// that it does not know stays out. `leaving` is one whose deletion may still be under way: nobody waited for its end.
+    async fn settle(&mut self, moment: u32, leaving: Option<&str>) {
         let listed = self.sure(Method::GET, paths::CLUSTERS, String::new()).await;
         let listed: ManagedClusterList = serde_json::from_str(&listed.body).unwrap();
         let names: Vec<String> = listed.items.iter().map(|cluster| cluster.metadata.name.to_string()).collect();
@@ -180,6 +180,9 @@ impl World {
                 // Its manifest or token was lost with the answer. A token is always to be had.
                 let path = paths::join_token(&name.parse().unwrap());
                 let token = self.sure(Method::POST, &path, "{}".to_owned()).await;
+                if token.code == StatusCode::NOT_FOUND && leaving == Some(name.as_str()) {
+                    continue;
+                }
                 assert_eq!(token.code, StatusCode::CREATED, "{}", token.body);
                 self.take(name, true, &token.body);
                 self.start_agent(name);
@@ -188,7 +191,11 @@ impl World {
                 self.start_agent(name);
             }
             let (user, path) = (self.server().user(), format!("/clusters/{name}/version"));
-            let through = async || user.get(&path).await.is_ok_and(|answer| answer.code == StatusCode::OK);
+            let through = async || {
+                let code = user.get(&path).await.map(|answer| answer.code);
+                matches!(code, Ok(StatusCode::OK))
+                    || matches!(code, Ok(StatusCode::NOT_FOUND)) && leaving == Some(name.as_str())
+            };
             if eventually(PATIENCE, async || through().await.then_some(())).await.is_err() {
                 self.replace_agent(name);
             }
@@ -226,6 +233,7 @@ async fn whoever_is_killed_whenever_leaves_what_can_be_gone_on_with() {
         };
         let patience = LATEST.mul_f64(luck.random_range(0.0..1.0));
         // Cut short: whoever asked is not told what became of it.
+        let leaving = matches!(change, Change::Delete).then(|| victim.clone());
         drop(tokio::time::timeout(patience, world.change(change, &victim)).await);
         let server = luck.random_bool(0.6);
         if server {
@@ -234,7 +242,7 @@ async fn whoever_is_killed_whenever_leaves_what_can_be_gone_on_with() {
         if !server || luck.random_bool(0.3) {
             world.replace_agent(&victim);
         }
-        world.settle(moment).await;
+        world.settle(moment, leaving.as_deref()).await;
     }
     // And a rotation that was under way is ended in order.
     let status = world.sure(Method::GET, paths::TUNNEL_AUTHORITY, String::new()).await;
@@ -246,5 +254,5 @@ async fn whoever_is_killed_whenever_leaves_what_can_be_gone_on_with() {
         .await;
     }
     world.replace_server().await;
-    world.settle(KILLS).await;
+    world.settle(KILLS, None).await;
 }
