@@ -233,8 +233,9 @@ Examples:
   moorline status --server https://gateway.example:9443 --certificate-authority ca.crt --token-file token
 
 A certificate is warned about when a sixth of its life is left, or two weeks where the gateway does not say how long that
-is. Exit codes: 0 the gateway answered, however its clusters fare; with --check, 1 where a cluster is not connected or a
-certificate is about to end; 1 also where the gateway did not answer, 2 for input that cannot be right.";
+is; that of a Guardian, which cannot renew it, when sixty days are left. Exit codes: 0 the gateway answered, however its
+clusters fare; with --check, 1 where a cluster is not connected or a certificate is about to end; 1 also where the gateway
+did not answer, 2 for input that cannot be right.";
 
 pub(super) const DOCTOR: &str = "\
 Examples:

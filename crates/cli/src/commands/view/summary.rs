@@ -12,6 +12,9 @@ const DAY: i64 = 24 * 3600;
 /// of its life, so where that is known, the last sixth tells that renewing does not work.
 const SOON: i64 = 14 * DAY;
 
+/// The same for Guardian's, which somebody has to replace by a manifest; the gateway's condition has the same time.
+const SOON_BY_HAND: i64 = 60 * DAY;
+
 /// The sum of a list of clusters.
 pub(in crate::commands) struct Summary {
     /// One line.
@@ -55,10 +58,16 @@ pub(in crate::commands) fn summary(list: &Value, server: Option<&ServerStatus>, 
 
 fn about_to_end(cluster: &Value, name: &str, soon: i64, now: i64) -> Option<String> {
     let end = moment(cluster.pointer("/status/certificateExpiry"))?;
+    let by_hand = text(cluster, "/spec/dialect") == "guardian";
+    let soon = if by_hand { SOON_BY_HAND } else { soon };
     match end - now {
         left @ ..=0 => Some(format!(
             "the certificate of {name} expired {} ago: its agent is refused; enrol it anew",
             age::human(-left)
+        )),
+        left if left < soon && by_hand => Some(format!(
+            "the certificate of {name} ends in {}: Guardian cannot renew it, see moorline cluster describe {name}",
+            age::human(left)
         )),
         left if left < soon => Some(format!(
             "the certificate of {name} ends in {}: its agent has not renewed it, see moorline cluster describe {name}",
@@ -123,5 +132,10 @@ mod tests {
         assert!(told.is_well && told.line.starts_with("1 cluster, 1 connected; 1 session;"), "{}", told.line);
         assert!(!summary(&list, Some(&server(Some(365 * 24 * 3600))), NOW).is_well, "the last sixth of a year");
         assert!(summary(&json!({"items": []}), None, NOW).is_well);
+        // However short the lives of our own agents' are.
+        let mut guardian = cluster("east", "True", "2026-12-31T00:00:00Z");
+        guardian["spec"] = json!({"dialect": "guardian"});
+        let told = summary(&json!({"items": [guardian]}), Some(&server(Some(3600))), NOW);
+        assert!(told.warnings[0].contains("ends in 39d: Guardian cannot renew it"), "{:?}", told.warnings);
     }
 }
