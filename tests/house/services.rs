@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
+use tracing::Level;
 
 use super::people::{code, until};
 use super::streaming::{alone, idle_memory, within};
@@ -31,7 +32,7 @@ struct Place {
     sink: Sink,
     _kube: Upstream,
     _upstreams: [Task; 2],
-    _logs: Logs,
+    logs: Logs,
 }
 
 struct Task(JoinHandle<()>);
@@ -97,7 +98,7 @@ impl Place {
         }
         let (west, east) = (agents.pop().unwrap(), agents.pop().unwrap());
         let upstreams = [echoing, flooding];
-        Self { east, west, server, link, store, sink, _kube: kube, _upstreams: upstreams, _logs: logs }
+        Self { east, west, server, link, store, sink, _kube: kube, _upstreams: upstreams, logs }
     }
 
     /// A program of `east` at a service that is offered as bytes.
@@ -119,6 +120,12 @@ impl Place {
         ] {
             until(gauge, async || moorline_testkit::house::metric(admin, gauge, &[]).await.unwrap() == 0.0).await;
         }
+    }
+
+    /// What operators are warned of.
+    fn warnings(&self) -> Vec<String> {
+        let lines = self.logs.lines().into_iter().filter(|line| line.level <= Level::INFO);
+        lines.map(|line| line.text).collect()
     }
 
     async fn tasks(&self) -> f64 {
@@ -396,7 +403,8 @@ async fn f02_callers_who_stop_reading_hold_bounded_memory() {
 #[tokio::test]
 #[ignore = "measures the process that it runs in; run by the test above"]
 async fn stalled_callers() {
-    const CALLERS: u64 = 200;
+    // So many that their windows, grown as far as windows may, still fit into a session: none of them is shed.
+    const CALLERS: u64 = 100;
     // Server, agent, service and program together: a window of the tunnel, the buffers of both splices, and sockets.
     const EACH: u64 = 2 << 20;
     let place = Place::with(|raw| raw.memory_budget = Some("32MiB".to_owned())).await;
@@ -405,13 +413,14 @@ async fn stalled_callers() {
     let mut stalled = Vec::new();
     for _ in 0..CALLERS {
         let mut socket = place.call("flood").await;
-        socket.read_exact(&mut [0; 1]).await.unwrap();
+        let begun = socket.read_exact(&mut [0; 1]).await;
+        assert!(begun.is_ok(), "{begun:?} after {}: {:?}", stalled.len(), place.warnings());
         stalled.push(socket);
     }
     for _ in 0..20 {
         there_and_back(place.call("echo").await, &"quick".repeat(100_000)).await;
     }
-    within("200 stalled callers", idle, CALLERS * EACH);
+    within("100 stalled callers", idle, CALLERS * EACH);
     drop(stalled);
     place.at_rest().await;
 }
