@@ -7,6 +7,7 @@ use std::{fs, path::Path, sync::Arc};
 use moorline_ca::Zeroizing;
 use moorline_model::Fingerprint;
 use moorline_mtls::{GatewayAcceptor, HttpsConnector, HttpsTrust, KeyPair, Roots, RootsError};
+use tokio::sync::Semaphore;
 
 use super::table::{self, Mode, Service, Table, UpstreamTls};
 use crate::{
@@ -25,7 +26,13 @@ pub(crate) struct Offered {
     pub(crate) acceptor: Option<GatewayAcceptor>,
     /// Does the handshake with the service, where it speaks TLS.
     pub(crate) connector: Option<HttpsConnector>,
+    /// Turns to look its name up.
+    pub(crate) lookups: Arc<Semaphore>,
 }
+
+/// Times that the name of one service is looked up at once: fewer than all services may have together, so that a resolver
+/// that does not know one of them keeps none of the others waiting.
+const LOOKUPS: usize = 2;
 
 impl AsRef<Service> for Arc<Offered> {
     fn as_ref(&self) -> &Service {
@@ -77,7 +84,7 @@ impl Files {
             }
             connector = upstream.as_ref().and_then(|tls| self.connector(&service, tls));
         }
-        Arc::new(Offered { service, acceptor, connector })
+        Arc::new(Offered { service, acceptor, connector, lookups: Arc::new(Semaphore::new(LOOKUPS)) })
     }
 
     fn connector(&mut self, service: &Service, tls: &UpstreamTls) -> Option<HttpsConnector> {

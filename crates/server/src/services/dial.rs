@@ -14,7 +14,7 @@ use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
 use tokio::{net::TcpStream, time::Instant};
 
-use super::table::Service;
+use super::catalog::Offered;
 use crate::state::State;
 
 /// Addresses of one name that are tried.
@@ -59,9 +59,9 @@ impl DialError {
 ///
 /// # Errors
 /// [`DialError`].
-pub(super) async fn dial(state: &State, service: &Service, until: Instant) -> Result<TcpStream, DialError> {
+pub(super) async fn dial(state: &State, offered: &Offered, until: Instant) -> Result<TcpStream, DialError> {
     let late = || DialError::Timeout(state.services.config.dial_timeout);
-    let resolving = tokio::time::timeout_at(until, resolve(state, service)).await;
+    let resolving = tokio::time::timeout_at(until, resolve(state, offered)).await;
     let addresses = resolving.map_err(|_elapsed| late())??;
     let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     let mut failed = None;
@@ -81,17 +81,18 @@ pub(super) async fn dial(state: &State, service: &Service, until: Instant) -> Re
     Err(failed.unwrap_or_else(|| DialError::Resolve(io::Error::new(io::ErrorKind::NotFound, "no address"))))
 }
 
-async fn resolve(state: &State, service: &Service) -> Result<Vec<SocketAddr>, DialError> {
-    let (host, port) = (&service.upstream.host, service.upstream.port);
+async fn resolve(state: &State, offered: &Offered) -> Result<Vec<SocketAddr>, DialError> {
+    let (host, port) = (&offered.service.upstream.host, offered.service.upstream.port);
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
     let closed = || DialError::Resolve(io::Error::other("this server is about to stop"));
+    let own = Arc::clone(&offered.lookups).acquire_owned().await.map_err(|_closed| closed())?;
     let turn = Arc::clone(&state.services.lookups).acquire_owned().await.map_err(|_closed| closed())?;
     let host = host.clone();
     let looking = state.tasks.spawn_blocking("service-lookup", move || {
-        // The turn lasts as long as the thread is busy, which a caller that gives up does not change.
-        let _turn = turn;
+        // The turns last as long as the thread is busy, which a caller that gives up does not change.
+        let _turns = (own, turn);
         (host.as_str(), port).to_socket_addrs().map(|found| found.take(MAX_ADDRESSES).collect::<Vec<_>>())
     });
     looking.await.map_err(|_panicked| closed())?.map_err(DialError::Resolve)

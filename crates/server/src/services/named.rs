@@ -56,8 +56,9 @@ async fn answer(origin: &Arc<Origin>, mut request: Request<Incoming>, gone: Watc
         let behind = path.strip_prefix(PATH_PREFIX).unwrap_or_default();
         counted(Refused::Unknown(behind.chars().take(moorline_wire::services::MAX_NAME).collect()))
     })?;
-    let offered = origin.by_name(&name).inspect_err(|refused| visit::not_found(origin, refused))?;
+    // Before anything is written down of it.
     let place = origin.stream().map_err(counted)?;
+    let offered = origin.by_name(&name).inspect_err(|refused| visit::not_found(origin, refused))?;
     let leads = match &offered.service.mode {
         Mode::PassThrough => Leads::Through(Box::new(Passage::open(origin, &offered, 101).await?)),
         Mode::Http { .. } => Leads::ToHttp(offered),

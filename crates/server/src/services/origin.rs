@@ -2,18 +2,34 @@
 //!
 //! Made once for each session, asked for every stream, and for every request where they can be told apart.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use moorline_model::{Identity, SessionId};
 use moorline_process::Phase;
 use moorline_wire::services::ServiceName;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use super::{Services, catalog::Offered, refused::Refused};
-use crate::{front::slots::Slot, registry::Cluster, state::State, tunnel::session::Session};
+use crate::{
+    front::slots::Slot,
+    registry::Cluster,
+    state::State,
+    tunnel::{listener::Rate, session::Session},
+};
 
 /// One cluster gets at most this share of what there is for all.
 const CLUSTER_SHARE: usize = 2;
+
+/// Streams and requests of one session that may begin a second, with a burst of two seconds' worth. Each leaves a trail,
+/// and a cluster that does nothing else must not push out everybody else's.
+const RATE: u32 = 1000;
 
 /// What the programs of a cluster are called in the audit trail, in front of its name.
 const USER: &str = "system:moorline:cluster:";
@@ -26,6 +42,7 @@ pub(crate) struct Origin {
     peer: IpAddr,
     user: Arc<Identity>,
     streams: Arc<Semaphore>,
+    rate: Mutex<Rate>,
 }
 
 /// Room for one connection to a service, until it is dropped.
@@ -45,6 +62,7 @@ impl Origin {
             peer: session.about().remote.ip(),
             user: Arc::new(user),
             streams: Arc::new(Semaphore::new(state.services.config.max_streams)),
+            rate: Mutex::new(Rate::new(RATE, Instant::now())),
         })
     }
 
@@ -81,7 +99,17 @@ impl Origin {
         if self.state.phases.current() >= Phase::Draining {
             return Err(Refused::Draining);
         }
+        self.pace()?;
         Arc::clone(&self.streams).try_acquire_owned().map_err(|_full| Refused::Busy("streams on the session"))
+    }
+
+    /// Counts a stream or a request in.
+    ///
+    /// # Errors
+    /// There are too many a second.
+    pub(super) fn pace(&self) -> Result<(), Refused> {
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        if rate.take(Instant::now()) { Ok(()) } else { Err(Refused::Busy("streams and requests a second")) }
     }
 
     /// The service of this name, if it is for this cluster now.

@@ -87,7 +87,7 @@ async fn connect(
     let room = origin.room(offered)?;
     let services = origin.services();
     let began = Instant::now();
-    let upstream = dial(origin.state(), &offered.service, began + services.config.dial_timeout).await;
+    let upstream = dial(origin.state(), offered, began + services.config.dial_timeout).await;
     services.metrics.dial_seconds.observe(began.elapsed().as_secs_f64());
     Ok((upstream.map_err(Refused::Dial)?, room))
 }

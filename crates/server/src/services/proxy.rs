@@ -22,7 +22,12 @@ use moorline_process::{Phase, Tasks};
 use moorline_wire::services::ServiceName;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{origin::Origin, refused::Refused, table::Mode, visit::Visit};
+use super::{
+    origin::Origin,
+    refused::Refused,
+    table::Mode,
+    visit::{self, Visit},
+};
 use crate::{enrolment::requests::refusal, front::body::Progress};
 use body::Passing;
 use upstream::{Lease, Upstream};
@@ -136,6 +141,11 @@ struct Program {
 
 impl Program {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
+        // Before anything is written down of it.
+        if let Err(refused) = self.origin.pace() {
+            visit::count(&self.origin, &refused);
+            return refusal(&refused.status()).map(Either::Right);
+        }
         let mut visit = Visit::request(&self.origin, &self.name, &request);
         match self.forward(request, &mut visit).await {
             Ok((response, lease)) => self.deliver(response, lease, visit),

@@ -11,7 +11,10 @@ use hyper::{
     client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 
 use super::{BUFFER, H2_STREAMS};
 use crate::{
@@ -111,42 +114,30 @@ async fn handshake(
     offered: &Arc<Offered>,
     began: Instant,
 ) -> Result<SendRequest<RequestBody>, DialError> {
-    let (state, service) = (origin.state(), &offered.service);
-    let limit = state.services.config.dial_timeout;
-    let until = began + limit;
-    let tcp = dial(state, service, until).await?;
-    let builder = {
-        let mut builder = http1::Builder::new();
-        builder.max_buf_size(BUFFER);
-        builder
-    };
-    let phases = state.phases.clone();
-    let tasks = &state.tasks;
-    match &offered.connector {
-        None => {
-            let (sender, connection) = builder.handshake(TokioIo::new(tcp)).await.map_err(DialError::Http)?;
-            tasks.spawn("service-upstream", async move {
-                tokio::select! {
-                    ended = connection => told(ended),
-                    () = phases.cancelled() => {}
-                }
-            });
-            Ok(sender)
+    let state = origin.state();
+    let until = began + state.services.config.dial_timeout;
+    let tcp = dial(state, offered, until).await?;
+    let Some(connector) = &offered.connector else { return speak(origin, tcp).await };
+    let left = until.saturating_duration_since(Instant::now());
+    let connecting = connector.connect(tcp, offered.service.upstream_name(), left);
+    speak(origin, connecting.await.map_err(DialError::Tls)?).await
+}
+
+async fn speak<IO>(origin: &Origin, io: IO) -> Result<SendRequest<RequestBody>, DialError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(BUFFER);
+    let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(DialError::Http)?;
+    let phases = origin.state().phases.clone();
+    origin.state().tasks.spawn("service-upstream", async move {
+        tokio::select! {
+            ended = connection => told(ended),
+            () = phases.cancelled() => {}
         }
-        Some(connector) => {
-            let left = until.saturating_duration_since(Instant::now());
-            let connecting = connector.connect(tcp, service.upstream_name(), left);
-            let tls = connecting.await.map_err(DialError::Tls)?;
-            let (sender, connection) = builder.handshake(TokioIo::new(tls)).await.map_err(DialError::Http)?;
-            tasks.spawn("service-upstream", async move {
-                tokio::select! {
-                    ended = connection => told(ended),
-                    () = phases.cancelled() => {}
-                }
-            });
-            Ok(sender)
-        }
-    }
+    });
+    Ok(sender)
 }
 
 fn told(ended: Result<(), hyper::Error>) {
