@@ -38,6 +38,12 @@ pub(super) async fn run(args: ClusterMigrateArgs, printer: &mut Printer<'_>) -> 
         "managedcluster {:?} lets in an agent that speaks {dialect}; those before go on until it carries requests",
         name.as_str()
     ));
+    if dialect == Dialect::Guardian && known.spec.dialect == Dialect::Moorline {
+        printer.note(
+            "note: what the agent of now is told of prefixes, names, denials and allowances does not count through \
+             Guardian: requests run there under the names that people have here",
+        );
+    }
     match target {
         Target::Moorline(target) => target.write(&name, &created.enrolment, printer)?,
         Target::Guardian(target) => target.write(&name, &Enrolled::Issued(Box::new(created)), printer)?,

@@ -98,7 +98,8 @@ impl Admission {
             Ok(Arrived::Stranger(_)) => return self.no_handshake(remote, &HandshakeError::NoClientCertificate),
             Err(error) => return self.no_handshake(remote, &error),
         };
-        let (handle, incoming, driver) = moorline_mux::session(tls, self.mux_config());
+        let inbound = MAX_AGENT_STREAMS.saturating_add(self.state.services.inbound_streams());
+        let (handle, incoming, driver) = moorline_mux::session(tls, self.mux_config(inbound));
         self.state.tasks.spawn("tunnel-session", driver);
         let mut arrival = match self.control_stream(handle.clone(), incoming, peer, remote).await {
             Ok(arrival) => arrival,
@@ -152,9 +153,9 @@ impl Admission {
         self.state.metrics.admission_seconds.observe(began.elapsed().as_secs_f64());
     }
 
-    fn mux_config(&self) -> Config {
+    /// How a session is multiplexed whose agent may open so many streams.
+    pub(super) fn mux_config(&self, inbound: usize) -> Config {
         let tunnel = &self.state.tunnel;
-        let inbound = MAX_AGENT_STREAMS.saturating_add(self.state.services.inbound_streams());
         Config::new(Role::Server)
             .with_max_outbound_streams(tunnel.max_streams)
             .with_max_inbound_streams(inbound)

@@ -13,9 +13,8 @@ use farewell::Farewell;
 use life::Life;
 use moorline_model::{Dialect, SessionId};
 use moorline_mtls::{InnerConnector, PresentedPeer, ServerStream};
-use moorline_mux::{Config, Role};
 use moorline_process::Phase;
-use moorline_wire::{CloseReason, limits};
+use moorline_wire::CloseReason;
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
@@ -62,7 +61,9 @@ impl Admission {
                 return self.refuse_guardian(peer, remote, &why);
             }
         };
-        let (handle, incoming, driver) = moorline_mux::session(io.let_in(), self.guardian_mux());
+        let inbound = MAX_STREAMS.max(self.state.services.inbound_streams());
+        let config = self.mux_config(inbound).with_raw_go_peer();
+        let (handle, incoming, driver) = moorline_mux::session(io.let_in(), config);
         let line = Line::Guardian(Channels::new(handle.clone(), inner, self.state.pools.clone()));
         let session = Arc::new(Session::new(introduction(peer, &cluster, remote), handle, line));
         let cluster = match self.attach(&cluster, &session) {
@@ -109,18 +110,6 @@ impl Admission {
         }
         let certificate = peer.common_name().unwrap_or_default();
         tracing::warn!(%remote, reason, certificate, %fingerprint, "a Guardian refused: {why}");
-    }
-
-    fn guardian_mux(&self) -> Config {
-        let tunnel = &self.state.tunnel;
-        let inbound = MAX_STREAMS.max(self.state.services.inbound_streams());
-        Config::new(Role::Server)
-            .with_max_outbound_streams(tunnel.max_streams)
-            .with_max_inbound_streams(inbound)
-            .with_accept_backlog(inbound)
-            .with_write_stall(tunnel.heartbeat_interval * limits::MISSED_HEARTBEATS)
-            .with_memory(self.state.memory.clone())
-            .with_raw_go_peer()
     }
 }
 
