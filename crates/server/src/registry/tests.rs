@@ -103,6 +103,26 @@ async fn a_new_record_keeps_the_sessions_whose_certificate_it_has() {
     assert_eq!(*registry.by_name(&renewed.name).unwrap().record(), renewed);
 }
 
+/// A certificate opens the door of its dialect, and a session goes on for as long as it would be let in there.
+#[tokio::test]
+async fn a_session_ends_with_the_dialect_of_its_certificate() {
+    let registry = Registry::new(vec![record("east", 1)]);
+    let (ours, _open) = session_by("east", certificate(1));
+    assert!(registry.attach(&certificate(1), &ours, 4, OVERDUE).is_ok());
+    assert!(registry.by_certificate(&certificate(1), Dialect::Guardian).is_none());
+    assert!(!registry.anybody_speaks(Dialect::Guardian));
+
+    let mut changed = record("east", 1);
+    changed.fingerprints[0].dialect = Dialect::Guardian;
+    registry.update(&changed);
+    assert!(!ours.is_usable(), "cut");
+    assert!(registry.by_certificate(&certificate(1), Dialect::Moorline).is_none());
+    assert!(registry.anybody_speaks(Dialect::Guardian));
+    let (another, _open) = session_by("east", certificate(1));
+    let attached = registry.attach(&certificate(1), &another, 4, OVERDUE);
+    assert_eq!(attached.err(), Some(AttachError::Disowned), "by the wrong door");
+}
+
 #[test]
 fn that_a_cluster_was_revoked_is_told_once_whoever_did_it() {
     let registry = Registry::new(vec![record("east", 1)]);
