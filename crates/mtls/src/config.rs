@@ -7,13 +7,12 @@ use std::sync::{Arc, LazyLock};
 
 use moorline_model::Fingerprint;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
-    SupportedProtocolVersion,
+    ClientConfig, DistinguishedName, RootCertStore, ServerConfig, SupportedProtocolVersion,
     client::{
         Resumption, WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        danger::{ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
@@ -26,6 +25,7 @@ use crate::{
     key_pair::KeyPair,
     pinned::Pinned,
     roots::Roots,
+    signatures::verify_signatures,
 };
 
 /// What the gateway offers, best first.
@@ -160,7 +160,7 @@ pub(crate) fn https_client_without_verification(
     keys: Option<&KeyPair>,
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, ConfigError> {
-    let verifier = Arc::new(BelieveAnything(provider().signature_verification_algorithms));
+    let verifier = Arc::new(BelieveAnything);
     client(HTTPS_VERSIONS, verifier, keys, alpn.iter().map(|name| name.to_vec()).collect())
 }
 
@@ -193,7 +193,7 @@ fn client(
 
 /// Checks that the peer holds the key of the certificate it shows, and nothing else.
 #[derive(Debug)]
-struct BelieveAnything(WebPkiSupportedAlgorithms);
+struct BelieveAnything;
 
 impl ServerCertVerifier for BelieveAnything {
     fn verify_server_cert(
@@ -207,27 +207,7 @@ impl ServerCertVerifier for BelieveAnything {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
+    verify_signatures!(verify_tls12_signature, verify_tls13_signature);
 
     fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
         None

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use moorline_model::Fingerprint;
 use moorline_pki::{CertificateInfo, InvalidCertificate, UnusableKey};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, PeerMisbehaved, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, PeerMisbehaved,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key},
     server::danger::{ClientCertVerified, ClientCertVerifier},
@@ -19,7 +19,7 @@ use rustls_pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, Unix
 use thiserror::Error;
 use webpki::RawPublicKeyEntity;
 
-use crate::config::provider;
+use crate::signatures::verify_signatures;
 
 /// The longest leaf that is read, in bytes. One with an RSA key of 8192 bits has about 3,000.
 const MAX_LEAF: usize = 16 * 1024;
@@ -67,27 +67,7 @@ impl ClientCertVerifier for AnyHolder {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms().supported_schemes()
-    }
+    verify_signatures!(verify_tls12, verify_tls13);
 }
 
 /// Believes a server that holds the key of this one certificate and shows exactly it, whatever its name and its time.
@@ -111,27 +91,7 @@ impl ServerCertVerifier for ThisLeaf {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms().supported_schemes()
-    }
+    verify_signatures!(verify_tls12, verify_tls13);
 }
 
 fn fit(leaf: &CertificateDer<'_>, behind: &[CertificateDer<'_>]) -> Result<(), Unfit> {
@@ -149,9 +109,10 @@ fn verify_tls13(
     message: &[u8],
     certificate: &CertificateDer<'_>,
     signature: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
 ) -> Result<HandshakeSignatureValid, rustls::Error> {
     let key = key_of(certificate)?;
-    let verified = verify_tls13_signature_with_raw_key(message, &key, signature, algorithms());
+    let verified = verify_tls13_signature_with_raw_key(message, &key, signature, algorithms);
     // Whatever is wrong between key and signature: the peer did not sign with that key.
     verified.map_err(|error| {
         let unsigned = matches!(error, rustls::Error::InvalidCertificate(_));
@@ -164,10 +125,11 @@ fn verify_tls12(
     message: &[u8],
     certificate: &CertificateDer<'_>,
     signature: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
 ) -> Result<HandshakeSignatureValid, rustls::Error> {
     let key = key_of(certificate)?;
     let key = RawPublicKeyEntity::try_from(&key).map_err(|_unreadable| CertificateError::BadEncoding)?;
-    let (_, candidates) = algorithms()
+    let (_, candidates) = algorithms
         .mapping
         .iter()
         .find(|(scheme, _)| *scheme == signature.scheme)
@@ -185,10 +147,6 @@ fn verify_tls12(
 fn key_of(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'static>, rustls::Error> {
     let info = CertificateInfo::parse(certificate).map_err(Unfit::from)?;
     Ok(SubjectPublicKeyInfoDer::from(info.public_key))
-}
-
-fn algorithms() -> &'static WebPkiSupportedAlgorithms {
-    &provider().signature_verification_algorithms
 }
 
 #[cfg(test)]
@@ -225,7 +183,7 @@ mod tests {
                 // What is fit can be used, whatever for.
                 let key = key_of(&damaged).unwrap();
                 drop(RawPublicKeyEntity::try_from(&key).map(|key| {
-                    for algorithm in algorithms().all {
+                    for algorithm in crate::config::provider().signature_verification_algorithms.all {
                         assert!(key.verify_signature(*algorithm, b"message", b"signature").is_err());
                     }
                 }));

@@ -17,6 +17,7 @@ mod pinned;
 mod reload;
 mod roots;
 pub mod server;
+mod signatures;
 mod sniff;
 mod stream;
 

@@ -8,16 +8,16 @@ use std::{error::Error, fmt, sync::Arc};
 use moorline_model::Fingerprint;
 use moorline_pki::CertificateInfo;
 use rustls::{
-    CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+    CertificateError, OtherError, RootCertStore,
     client::{
         WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        danger::{ServerCertVerified, ServerCertVerifier},
     },
     crypto::{verify_tls12_signature, verify_tls13_signature},
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::config::provider;
+use crate::{config::provider, signatures::verify_signatures};
 
 /// Certificates of a chain that are looked at. A door shows its own, and one or two for each authority of an overlap.
 const MAX_CHAIN: usize = 16;
@@ -68,27 +68,7 @@ impl ServerCertVerifier for Pinned {
         verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
+    verify_signatures!(verify_tls12_signature, verify_tls13_signature);
 }
 
 impl fmt::Display for NoneIsPinned {

@@ -6,7 +6,7 @@
 mod cluster;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
@@ -38,6 +38,8 @@ pub(crate) struct Registry {
 struct Index {
     by_name: HashMap<ClusterName, Arc<Cluster>>,
     by_fingerprint: HashMap<Fingerprint, Arc<Cluster>>,
+    /// Those of them that Guardian shows: strangers ask whether there are any.
+    guardians: HashSet<Fingerprint>,
 }
 
 /// A permit with a session to use it on. Only [`Registry::route`] makes one, and only this opens streams.
@@ -150,7 +152,7 @@ impl Registry {
         let mut index = self.write();
         let known = index.by_name.get(&record.name).filter(|cluster| cluster.record().uid == record.uid);
         let Some(cluster) = known.cloned() else { return };
-        index.by_fingerprint.retain(|_, owner| !Arc::ptr_eq(owner, &cluster));
+        index.forget(&cluster);
         let before = cluster.record();
         cluster.renew(record.clone());
         index.take(&cluster);
@@ -166,7 +168,7 @@ impl Registry {
     pub(crate) fn remove(&self, name: &ClusterName) -> Option<Arc<Cluster>> {
         let mut index = self.write();
         let cluster = index.by_name.remove(name)?;
-        index.by_fingerprint.retain(|_, owner| !Arc::ptr_eq(owner, &cluster));
+        index.forget(&cluster);
         drop(index);
         self.events.emit(&cluster, Happening::Deleted);
         Some(cluster)
@@ -187,10 +189,9 @@ impl Registry {
         self.by_fingerprint(fingerprint).filter(|cluster| cluster.record().dialect_of(fingerprint) == Some(dialect))
     }
 
-    /// Whether any certificate is registered that speaks this dialect.
-    pub(crate) fn anybody_speaks(&self, dialect: Dialect) -> bool {
-        let speaks = |cluster: &Arc<Cluster>| cluster.record().fingerprints.iter().any(|one| one.dialect == dialect);
-        self.read().by_name.values().any(speaks)
+    /// Whether any certificate is registered for Guardian's door.
+    pub(crate) fn knows_guardians(&self) -> bool {
+        !self.read().guardians.is_empty()
     }
 
     /// The cluster that this certificate stands for, in whatever dialect.
@@ -228,7 +229,17 @@ impl Index {
     fn take(&mut self, cluster: &Arc<Cluster>) {
         for active in &cluster.record().fingerprints {
             self.by_fingerprint.insert(active.fingerprint, Arc::clone(cluster));
+            if active.dialect == Dialect::Guardian {
+                self.guardians.insert(active.fingerprint);
+            }
         }
+    }
+
+    /// Takes a cluster's certificates out.
+    fn forget(&mut self, cluster: &Arc<Cluster>) {
+        let Self { by_fingerprint, guardians, .. } = self;
+        by_fingerprint.retain(|_, owner| !Arc::ptr_eq(owner, cluster));
+        guardians.retain(|fingerprint| by_fingerprint.contains_key(fingerprint));
     }
 }
 

@@ -6,7 +6,7 @@ use std::{error::Error, path::Path, sync::Arc};
 
 use moorline_access::{Policy, StaticTokens};
 use moorline_ca::SubjectName;
-use moorline_model::{ClusterRecord, Dialect};
+use moorline_model::ClusterRecord;
 use moorline_mtls::{GatewayAcceptor, KeyPair, Reloading, Roots, Source, TunnelAcceptor};
 use moorline_oidc::Oidc;
 use moorline_process::Registry as MetricRegistry;
@@ -212,7 +212,7 @@ impl Doors {
         Ok(Self {
             tunnel: TunnelAcceptor::new(tunnel_serving.source(), state.issuer.believed(), moorline_wire::ALPN)
                 .and_then(|acceptor| acceptor.with_join(moorline_wire::JOIN_ALPN))
-                .and_then(|acceptor| acceptor.with_guardian(move || registry.anybody_speaks(Dialect::Guardian)))
+                .and_then(|acceptor| acceptor.with_guardian(move || registry.knows_guardians()))
                 .map_err(|error| refuse("tunnel", &error))?,
             gateway: GatewayAcceptor::new(keys, Some(user_roots.source()))
                 .map_err(|error| refuse("gateway", &error))?,

@@ -163,7 +163,7 @@ struct Prepared {
     asks: Option<(HeaderValue, OnUpgrade)>,
     long: bool,
     watched: bool,
-    /// Whether something behind the kube-apiserver answers.
+    /// Whether something behind the kube-apiserver answers, through Guardian.
     proxied: bool,
     /// What the answer is to be turned into.
     instead: Option<Document>,
@@ -175,13 +175,14 @@ fn prepare(outgoing: Outgoing, identity: HeaderValue, routed: &registry::Routed)
     let path = &outgoing.path;
     let long = may_take_long(path.path(), path.query());
     let watched = long && is_watch(outgoing.request.method(), path.path(), path.query());
-    let proxied = path.path().split('/').any(|segment| segment == "proxy");
     let progress = outgoing.progress.clone();
     let Line::Guardian(channels) = routed.line() else {
         let (request, asks) = for_our_agent(outgoing, identity);
-        return Ok(Prepared { request, progress, asks, long, watched, proxied, instead: None, switches_to: None });
+        let (proxied, instead, switches_to) = (false, None, None);
+        return Ok(Prepared { request, progress, asks, long, watched, proxied, instead, switches_to });
     };
     let (permit, path) = (routed.permit(), outgoing.path.clone());
+    let proxied = path.path().split('/').any(|segment| segment == "proxy");
     let prepared = guardian::prepare(outgoing, permit.identity()).map_err(|refused| {
         let told = (refused == Refused::NotWebSocket).then(|| channels.refusals().recall(permit.identity(), &path));
         match told.flatten() {

@@ -110,17 +110,19 @@ async fn a_session_ends_with_the_dialect_of_its_certificate() {
     let (ours, _open) = session_by("east", certificate(1));
     assert!(registry.attach(&certificate(1), &ours, 4, OVERDUE).is_ok());
     assert!(registry.by_certificate(&certificate(1), Dialect::Guardian).is_none());
-    assert!(!registry.anybody_speaks(Dialect::Guardian));
+    assert!(!registry.knows_guardians());
 
     let mut changed = record("east", 1);
     changed.fingerprints[0].dialect = Dialect::Guardian;
     registry.update(&changed);
     assert!(!ours.is_usable(), "cut");
     assert!(registry.by_certificate(&certificate(1), Dialect::Moorline).is_none());
-    assert!(registry.anybody_speaks(Dialect::Guardian));
+    assert!(registry.knows_guardians());
     let (another, _open) = session_by("east", certificate(1));
     let attached = registry.attach(&certificate(1), &another, 4, OVERDUE);
     assert_eq!(attached.err(), Some(AttachError::Disowned), "by the wrong door");
+    registry.remove(&changed.name).unwrap();
+    assert!(!registry.knows_guardians());
 }
 
 #[test]

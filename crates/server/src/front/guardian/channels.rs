@@ -70,7 +70,7 @@ const GATHERED: usize = 16 * 1024;
 /// Bytes of a response head that are taken.
 const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 
-/// For TLS inside a stream. The caller's own limit is shorter, most often; this one is for whom nobody waits any more.
+/// For TLS inside a stream, and for a further connection as a whole. The caller's own limit is shorter, most often; this one is for whom nobody waits any more.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 
 /// The connections of one session.
@@ -159,7 +159,8 @@ impl Channels {
         let Ok(turn) = Arc::clone(&self.opening).try_acquire_owned() else { return };
         let this = Arc::clone(self);
         self.context.tasks.spawn("gateway-pool", async move {
-            if let Err(error) = this.connect().await {
+            // Bounded as a whole: while it lasts nobody else opens one.
+            if let Ok(Err(error)) = tokio::time::timeout(HANDSHAKE, this.connect()).await {
                 tracing::debug!(%error, "no further connection through a session");
             }
             drop(turn);

@@ -18,6 +18,9 @@ use tokio::time::Instant;
 /// Bytes of a refusal that are read: kube-apiserver's have some hundred.
 pub(in crate::front) const MAX_REFUSAL: usize = 64 * 1024;
 
+/// Bytes of one that is kept, and told in the log: what is longer is no word of kube-apiserver's to a person.
+const MAX_KEPT: usize = 4 * 1024;
+
 /// kubectl comes back at once.
 const KEPT: Duration = Duration::from_secs(5);
 
@@ -38,7 +41,8 @@ struct Refusal {
 impl Refusals {
     /// Keeps what a user's WebSocket was refused with, if it is a failure in Kubernetes' words.
     pub(in crate::front) fn remember(&self, identity: &Identity, path: &PathAndQuery, body: &[u8]) {
-        let Ok(status) = serde_json::from_slice::<Status>(body) else { return };
+        let short = Some(body).filter(|body| body.len() <= MAX_KEPT);
+        let Some(status) = short.and_then(|body| serde_json::from_slice::<Status>(body).ok()) else { return };
         if !(400..600).contains(&status.code) {
             return;
         }
@@ -76,6 +80,8 @@ mod tests {
         let forbidden = Status::failure(403, Reason::Forbidden, "no");
         refusals.remember(&ann, &path, &forbidden.to_json());
         refusals.remember(&ann, &path, b"not a Status");
+        let endless = Status::failure(403, Reason::Forbidden, "no".repeat(MAX_KEPT));
+        refusals.remember(&ann, &path, &endless.to_json());
         refusals.remember(&ann, &path, &Status::success().to_json());
         assert_eq!(refusals.recall(&bob, &path), None);
         assert_eq!(refusals.recall(&ann, &PathAndQuery::from_static("/api")), None);

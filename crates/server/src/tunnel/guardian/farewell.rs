@@ -127,6 +127,7 @@ mod tests {
         let tasks = Tasks::new(&Registry::new("test", "0"));
         let (ours, _theirs) = tokio::io::duplex(64);
         drop(Farewell::new(ours, tasks.clone()));
+        assert_eq!(tasks.len(), 1, "it is listened to");
         tasks.finished(PATIENCE * 2).await.unwrap();
     }
 }
