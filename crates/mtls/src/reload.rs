@@ -6,7 +6,7 @@
 
 use std::{
     fmt, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -20,6 +20,10 @@ use crate::{
     key_pair::{KeyPair, KeyPairError},
     roots::{Roots, RootsError},
 };
+
+/// How long a change must have stood before [`Reloading::watch`] takes it: a bundle that is written in place is for a moment
+/// a shorter one.
+const SETTLES: Duration = Duration::from_millis(200);
 
 /// Where the current key pair or roots come from. Cheap to clone; clones see the same changes.
 #[derive(Debug)]
@@ -156,7 +160,7 @@ impl Reloading<Roots> {
 
 impl<T: Loaded> Reloading<T> {
     fn open(files: Vec<PathBuf>) -> Result<Self, LoadError> {
-        let contents: Vec<_> = files.iter().map(|path| read(path)).collect::<Result<_, _>>()?;
+        let contents = read(&files)?;
         let value = T::load(&files, &contents)?;
         Ok(Self { source: Source::fixed(value), using: hashes(&contents), failed: None, files })
     }
@@ -169,20 +173,26 @@ impl<T: Loaded> Reloading<T> {
 
     /// Looks at the files every `interval`, for ever. To be spawned by the caller, and ended with the process.
     pub async fn watch(mut self, interval: Duration) {
+        let mut unsettled = None;
         loop {
-            tokio::time::sleep(interval).await;
+            tokio::time::sleep(if unsettled.is_some() { SETTLES } else { interval }).await;
             let files = self.files.clone();
-            let reading = tokio::task::spawn_blocking(move || files.iter().map(|path| read(path)).collect());
+            let reading = tokio::task::spawn_blocking(move || read(&files));
             // It cannot panic and is not aborted; at shutdown there is nobody left to care.
             let Ok(contents) = reading.await else { return };
-            self.consider(contents);
+            let found = contents.as_ref().ok().map(|contents| hashes(contents));
+            if found.as_ref().is_none_or(|found| *found == self.using) || found == unsettled {
+                unsettled = None;
+                self.consider(contents);
+            } else {
+                unsettled = found;
+            }
         }
     }
 
     /// Looks at the files now. Blocks on them.
     pub fn refresh(&mut self) {
-        let contents = self.files.iter().map(|path| read(path)).collect();
-        self.consider(contents);
+        self.consider(read(&self.files));
     }
 
     fn consider(&mut self, contents: Result<Vec<Content>, LoadError>) {
@@ -221,8 +231,11 @@ impl<T> fmt::Debug for Reloading<T> {
     }
 }
 
-fn read(path: &Path) -> Result<Content, LoadError> {
-    std::fs::read(path).map(Content::new).map_err(|error| LoadError::Read { path: path.to_owned(), error })
+fn read(files: &[PathBuf]) -> Result<Vec<Content>, LoadError> {
+    let one = |path: &PathBuf| {
+        std::fs::read(path).map(Content::new).map_err(|error| LoadError::Read { path: path.clone(), error })
+    };
+    files.iter().map(one).collect()
 }
 
 fn hashes(contents: &[Content]) -> Vec<Fingerprint> {

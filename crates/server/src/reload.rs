@@ -16,12 +16,17 @@ use moorline_mtls::{KeyPair, Roots};
 
 use crate::{
     config::{KeyFiles, Problem, Problems},
+    metrics::Metrics,
     services::catalog,
     state::State,
 };
 
 /// More than any table of tokens or policy that can be read has; a larger file is a mistake.
 pub(crate) const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// How long a change must have stood before it is taken. An editor, `cp` and a shell's `>` empty a file before they write
+/// it again, and an empty table of tokens is a valid one that knows nobody.
+const SETTLES: Duration = Duration::from_millis(200);
 
 /// A value that is read from a file, with the hash of what it was read from.
 #[derive(Debug)]
@@ -71,24 +76,25 @@ pub(crate) async fn watch(state: Arc<State>, files: Files, interval: Duration) {
     let mut policy_watch = Watch::new("policy", files.policy);
     let mut audit_watch = files.audit_policy.map(|file| Watch::new("audit policy", file));
     let mut services_watch = files.services.map(|file| Watch::new("services", file));
+    let mut pause = interval;
     loop {
-        tokio::time::sleep(interval).await;
+        tokio::time::sleep(pause).await;
         let shared = Arc::clone(&state);
         let looked = state.tasks.spawn_blocking("reload", move || {
             {
                 let _unchanged = shared.token_file.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(value) = tokens_watch.look(&shared, tokens) {
+                if let Some(value) = tokens_watch.look(&shared.metrics, tokens) {
                     shared.tokens.store(Arc::new(value));
                 }
             }
-            if let Some(value) = policy_watch.look(&shared, policy) {
+            if let Some(value) = policy_watch.look(&shared.metrics, policy) {
                 shared.policy.store(Arc::new(value));
             }
-            let audit_value = audit_watch.as_mut().and_then(|watch| watch.look(&shared, audit_policy));
+            let audit_value = audit_watch.as_mut().and_then(|watch| watch.look(&shared.metrics, audit_policy));
             if let (Some(value), Some(audit)) = (audit_value, &shared.audit) {
                 audit.replace(value);
             }
-            if let Some(value) = services_watch.as_mut().and_then(|watch| watch.look(&shared, catalog::load)) {
+            if let Some(value) = services_watch.as_mut().and_then(|watch| watch.look(&shared.metrics, catalog::load)) {
                 shared.services.offer(value);
             }
             (tokens_watch, policy_watch, audit_watch, services_watch)
@@ -96,6 +102,9 @@ pub(crate) async fn watch(state: Arc<State>, files: Files, interval: Duration) {
         // A panic was logged by the task itself; what is in use stays in use.
         let Ok(back) = looked.await else { return };
         (tokens_watch, policy_watch, audit_watch, services_watch) = back;
+        let required = [&tokens_watch, &policy_watch].into_iter();
+        let mut all = required.chain(&audit_watch).chain(&services_watch);
+        pause = if all.any(|watch| watch.unsettled.is_some()) { SETTLES } else { interval };
     }
 }
 
@@ -115,38 +124,60 @@ struct Watch {
     what: &'static str,
     path: std::path::PathBuf,
     using: Fingerprint,
+    /// Why the file cannot be used, as it was told.
     failed: Option<String>,
+    /// What the last look found that is neither in use nor told, and may be half written.
+    unsettled: Option<Found>,
 }
+
+/// The hash of what is in a file, or what is wrong with it.
+type Found = Result<Fingerprint, String>;
 
 impl Watch {
     fn new(what: &'static str, (path, using): (std::path::PathBuf, Fingerprint)) -> Self {
-        Self { what, path, using, failed: None }
+        Self { what, path, using, failed: None, unsettled: None }
     }
 
-    /// The new value, if the file has changed to something good. What is wrong is told once.
-    fn look<T>(&mut self, state: &State, load: fn(&Path) -> Result<Read<T>, Problems>) -> Option<T> {
+    /// The new value, if the file has changed to something good and two looks found the same. What is wrong is told once.
+    fn look<T>(&mut self, metrics: &Metrics, load: fn(&Path) -> Result<Read<T>, Problems>) -> Option<T> {
+        let (found, value) = match load(&self.path) {
+            Ok(read) => (Ok(read.hash), Some(read.value)),
+            Err(problems) => (Err(problems.to_string()), None),
+        };
+        if self.knows(&found) {
+            self.unsettled = None;
+            return None;
+        }
+        if self.unsettled.as_ref() != Some(&found) {
+            self.unsettled = Some(found);
+            return None;
+        }
+        self.unsettled = None;
         let file = self.path.display();
-        match load(&self.path) {
-            Ok(read) if read.hash == self.using => {
-                self.failed = None;
-                None
-            }
-            Ok(read) => {
-                self.failed = None;
-                self.using = read.hash;
-                state.metrics.reloaded("changed");
+        match found {
+            Ok(hash) => {
+                (self.failed, self.using) = (None, hash);
+                metrics.reloaded("changed");
                 tracing::info!(what = self.what, %file, "reloaded");
-                Some(read.value)
             }
-            Err(problems) => {
-                let text = problems.to_string();
-                if self.failed.as_ref() != Some(&text) {
-                    state.metrics.reloaded("refused");
-                    tracing::warn!(what = self.what, %file, problems = text, "cannot reload; the one before stays in use");
-                    self.failed = Some(text);
-                }
-                None
+            Err(text) => {
+                metrics.reloaded("refused");
+                tracing::warn!(what = self.what, %file, problems = text, "cannot reload; the one before stays in use");
+                self.failed = Some(text);
             }
+        }
+        value
+    }
+
+    /// Whether it is what is in use, or what was told before.
+    fn knows(&mut self, found: &Found) -> bool {
+        match found {
+            Ok(hash) if *hash == self.using => {
+                self.failed = None;
+                true
+            }
+            Ok(_changed) => false,
+            Err(text) => self.failed.as_ref() == Some(text),
         }
     }
 }
@@ -231,4 +262,45 @@ pub(crate) fn read(path: &Path) -> Result<String, Problems> {
 
 fn problem(path: &Path, what: impl Into<String>, remedy: &str) -> Problem {
     Problem { at: path.display().to_string(), what: what.into(), remedy: remedy.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use moorline_mux::MemoryBudget;
+    use moorline_process::Registry;
+
+    use super::*;
+
+    #[test]
+    fn what_may_be_half_written_is_not_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens.csv");
+        let write = |table: &str| fs::write(&path, table).unwrap();
+        write("one,ann,1\n");
+        let metrics = Metrics::new(&Registry::new("test", "0"), &MemoryBudget::new(0));
+        let mut watch = Watch::new("tokens", (path.clone(), tokens(&path).unwrap().hash()));
+        let mut look = || watch.look(&metrics, tokens).map(|table| table.users().count());
+        assert_eq!((look(), look()), (None, None));
+
+        // Emptied, half written, whole.
+        for table in ["", "one,ann,1\ntwo", "one,ann,1\ntwo,bob,2\n"] {
+            write(table);
+            assert_eq!(look(), None, "{table:?}");
+        }
+        assert_eq!((look(), look()), (Some(2), None));
+
+        write("");
+        assert_eq!(look(), None);
+        write("one,ann,1\ntwo,bob,2\n");
+        assert_eq!((look(), look()), (None, None), "it is as it was");
+
+        write("");
+        assert_eq!((look(), look(), look()), (None, Some(0), None), "who empties it for good gets that");
+
+        write("broken");
+        assert_eq!((look(), watch.failed.is_some()), (None, false));
+        let mut look = || watch.look(&metrics, tokens).map(|table| table.users().count());
+        assert_eq!(look(), None);
+        assert!(watch.failed.is_some() && watch.unsettled.is_none());
+    }
 }

@@ -1,6 +1,10 @@
 //! Users with static tokens, as `moorline user` manages them.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    fs::{self, OpenOptions},
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+};
 
 use http::{Method, StatusCode};
 use moorline_api::{CreatedUser, RevokedUser, UserList, paths};
@@ -128,7 +132,8 @@ async fn users_made_at_once_are_all_there_and_a_broken_table_is_left_alone() {
     let (_, list) = admin.ask(Method::GET, paths::USERS, "").await;
     assert_eq!(serde_json::from_str::<UserList>(&list).unwrap().items.len(), 9);
     let broken = fs::read_to_string(house.state.tokens()).unwrap() + "oops";
-    fs::write(house.state.tokens(), &broken).unwrap();
+    let mut by_hand = OpenOptions::new().append(true).open(house.state.tokens()).unwrap();
+    by_hand.write_all(b"oops").unwrap();
     let (code, answer) = admin.ask(Method::POST, paths::USERS, r#"{"name":"late"}"#).await;
     assert_eq!(code, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(answer.contains("correct it first: line ") && !answer.contains("oops"), "{answer}");
