@@ -4,12 +4,7 @@
 //! again from time to time. The composition root spawns [`Reloading::watch`]; acceptors and connectors ask their
 //! [`Source`] for each handshake.
 
-use std::{
-    fmt, io,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use moorline_model::Fingerprint;

@@ -35,7 +35,7 @@ use crate::{
     },
     config::{Config, Problem, Problems},
     control::{self, issue::Issuer},
-    front::{self, Gateway, authn::Chain, pool::PoolContext},
+    front::{self, Gateway, authn::Chain, guardian::places::Places, pool::PoolContext},
     kubernetes::Reviews,
     metrics::Metrics,
     notify::Notifier,
@@ -147,7 +147,11 @@ impl App {
         }
         let address = config.public_tunnel_address.as_ref();
         let address = address.map_or_else(|| listeners.addresses[0].to_string(), ToString::to_string);
-        let pools = PoolContext { tasks: tasks.clone(), metrics: Arc::new(front::metrics::Metrics::new(&registry)) };
+        let pools = PoolContext {
+            tasks: tasks.clone(),
+            metrics: Arc::new(front::metrics::Metrics::new(&registry)),
+            places: Places::within(config.tunnel.memory_budget),
+        };
         let issuer = Issuer::new(loaded.tunnel_authorities, config.certificate_lives, address).map_err(|error| {
             let remedy = "restore the state directory from a backup".to_owned();
             Problems::from(Problem { at: "tunnel-ca.crt".to_owned(), what: error.to_string(), remedy })

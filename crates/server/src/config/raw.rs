@@ -210,8 +210,8 @@ pub struct RawConfig {
     #[arg(long, value_name = "N", env = "MOORLINE_MAX_STREAMS")]
     pub max_streams: Option<usize>,
 
-    /// What all sessions together may hold in bytes that nobody has read yet; over it, streams are reset
-    /// [default: 256MiB]
+    /// What all sessions together may hold in bytes that nobody has read yet; over it, streams are reset. What waits on
+    /// connections to Guardians that requests share may be as much again [default: 256MiB]
     #[arg(long, value_name = "SIZE", env = "MOORLINE_MEMORY_BUDGET")]
     pub memory_budget: Option<String>,
 

@@ -10,6 +10,7 @@
 
 pub(crate) mod channels;
 pub(super) mod openapi;
+pub(crate) mod places;
 pub(super) mod refusals;
 pub(crate) mod request;
 mod sacrifice;

@@ -17,7 +17,7 @@ use moorline_mux::{Handle, Paced, Stream, Watch};
 use moorline_process::Tasks;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{body::RequestBody, line::StreamError, metrics::Metrics};
+use super::{body::RequestBody, guardian::places::Places, line::StreamError, metrics::Metrics};
 
 /// Idle streams kept for each session. As many callers at once get a stream without opening one; more streams idle
 /// would hold memory on both ends for a load that has passed.
@@ -40,6 +40,8 @@ pub(crate) struct PoolContext {
     pub(crate) tasks: Tasks,
     /// Where streams are counted.
     pub(crate) metrics: Arc<Metrics>,
+    /// How many requests may share connections to Guardians.
+    pub(crate) places: Places,
 }
 
 /// The idle streams of one session.

@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     clock,
     front::{
+        guardian::places::Places,
         line::Line,
         pool::{Pool, PoolContext},
     },
@@ -40,8 +41,11 @@ fn session(cluster: &str) -> Arc<Session> {
 /// With what keeps its connection open.
 fn session_by(cluster: &str, fingerprint: Fingerprint) -> (Arc<Session>, impl Sized) {
     let metrics = moorline_process::Registry::new("test", "0");
-    let pools =
-        PoolContext { tasks: Tasks::new(&metrics), metrics: Arc::new(crate::front::metrics::Metrics::new(&metrics)) };
+    let pools = PoolContext {
+        tasks: Tasks::new(&metrics),
+        metrics: Arc::new(crate::front::metrics::Metrics::new(&metrics)),
+        places: Places::within(1 << 20),
+    };
     let (handle, incoming, driver) = moorline_mux::session(tokio::io::empty(), Config::new(Role::Server));
     let about = Introduction {
         id: SessionId::from_bytes([9; 16]),

@@ -27,7 +27,7 @@ use moorline_process::Tasks;
 use tokio::{io::BufWriter, sync::Semaphore, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{refusals::Refusals, sacrifice::Sacrifice};
+use super::{places::Place, refusals::Refusals, sacrifice::Sacrifice};
 use crate::front::{body::RequestBody, line::StreamError, pool::PoolContext};
 
 /// Requests at once on one connection. Go's own limit is 250; fewer share a fate, and a window.
@@ -50,8 +50,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(15);
 
 /// Bytes of one response that may wait for its reader: what a stream of the multiplexer begins with, too. All places of
-/// a session together hold 16 MiB, which no other budget counts.
-const WINDOW: u32 = 256 * 1024;
+/// a session together hold 16 MiB; `places` bounds those of all sessions.
+pub(super) const WINDOW: u32 = 256 * 1024;
 
 /// The same of all responses of a connection.
 #[expect(clippy::cast_possible_truncation, reason = "16 places")]
@@ -101,6 +101,12 @@ struct Channel {
 
 /// A place on a connection. Dropping it frees the place; what was asked and not answered is cancelled with its response.
 pub(crate) struct Share {
+    seat: Seat,
+    _place: Place,
+}
+
+/// A place on one connection.
+struct Seat {
     sender: http2::SendRequest<RequestBody>,
     channel: Arc<Channel>,
 }
@@ -134,24 +140,25 @@ impl Channels {
     /// # Errors
     /// [`StreamError`]; nothing was sent.
     pub(in crate::front) async fn share(self: &Arc<Self>) -> Result<Share, StreamError> {
+        let place = self.context.places.take().ok_or(StreamError::Full)?;
         match self.find() {
-            Found::Calm(share) => return Ok(share),
+            Found::Calm(seat) => return Ok(seat.with(place)),
             Found::Full => return Err(StreamError::Full),
-            Found::Crowded(share) => {
+            Found::Crowded(seat) => {
                 self.open_another();
-                return Ok(share);
+                return Ok(seat.with(place));
             }
             Found::None => {}
         }
         // Never closed.
         let _turn = self.opening.acquire().await;
         match self.find() {
-            Found::Calm(share) | Found::Crowded(share) => return Ok(share),
+            Found::Calm(seat) | Found::Crowded(seat) => return Ok(seat.with(place)),
             Found::Full => return Err(StreamError::Full),
             Found::None => {}
         }
         // Boxed, as below: a handshake is large, and rare.
-        Box::pin(self.connect()).await
+        Ok(Box::pin(self.connect()).await?.with(place))
     }
 
     /// Opens a connection beside those that there are, unless somebody does. Nobody waits for it.
@@ -223,13 +230,13 @@ impl Channels {
         let (taken, may_open) = (channel.taken(), open.channels.len() < MOST);
         match (taken, may_open) {
             (BUSY.., true) if taken >= PLACES => Found::None,
-            (BUSY.., true) => Found::Crowded(channel.share()),
+            (BUSY.., true) => Found::Crowded(channel.seat()),
             (PLACES.., false) => Found::Full,
-            _ => Found::Calm(channel.share()),
+            _ => Found::Calm(channel.seat()),
         }
     }
 
-    async fn connect(self: &Arc<Self>) -> Result<Share, StreamError> {
+    async fn connect(self: &Arc<Self>) -> Result<Seat, StreamError> {
         let stream = self.handle.open().await.map_err(StreamError::Open)?;
         let tls = self.inner.connect_h2(stream, HANDSHAKE).await.map_err(StreamError::Tls)?;
         let stop = CancellationToken::new();
@@ -248,7 +255,7 @@ impl Channels {
         drop(self.context.tasks.spawn("gateway-stream", until(stop.clone(), ended(connection))));
         let (taken, rested) = (AtomicUsize::new(0), Mutex::new(Instant::now()));
         let channel = Arc::new(Channel { sender, taken, rested, _stop: stop.drop_guard() });
-        let share = channel.share();
+        let seat = channel.seat();
         let swept = {
             let mut open = self.locked();
             open.channels.push(channel);
@@ -260,7 +267,7 @@ impl Channels {
         } else if !swept {
             self.context.tasks.spawn("gateway-pool", sweep(Arc::downgrade(self), self.handle.clone()));
         }
-        Ok(share)
+        Ok(seat)
     }
 
     /// Lets go of what was idle for too long; says whether anything is left.
@@ -287,9 +294,9 @@ type Gathered = BufWriter<Paced<Undivided<Stream>>>;
 /// What there is for a request.
 enum Found {
     /// A place on a connection with few requests.
-    Calm(Share),
+    Calm(Seat),
     /// A place; better would be another connection.
-    Crowded(Share),
+    Crowded(Seat),
     /// No place, and room for another connection.
     None,
     /// No place, and no room.
@@ -297,9 +304,9 @@ enum Found {
 }
 
 impl Channel {
-    fn share(self: &Arc<Self>) -> Share {
+    fn seat(self: &Arc<Self>) -> Seat {
         self.taken.fetch_add(1, Ordering::Relaxed);
-        Share { sender: self.sender.clone(), channel: Arc::clone(self) }
+        Seat { sender: self.sender.clone(), channel: Arc::clone(self) }
     }
 
     fn taken(&self) -> usize {
@@ -316,11 +323,17 @@ impl Channel {
 
 impl Share {
     pub(in crate::front) fn sender(&mut self) -> &mut http2::SendRequest<RequestBody> {
-        &mut self.sender
+        &mut self.seat.sender
     }
 }
 
-impl Drop for Share {
+impl Seat {
+    fn with(self, place: Place) -> Share {
+        Share { seat: self, _place: place }
+    }
+}
+
+impl Drop for Seat {
     fn drop(&mut self) {
         *self.channel.rested.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.channel.taken.fetch_sub(1, Ordering::Relaxed);

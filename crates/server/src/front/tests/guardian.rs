@@ -136,6 +136,23 @@ async fn few_streams_carry_many_requests_and_the_rest_have_their_own() {
 }
 
 #[tokio::test]
+async fn who_finds_no_place_in_the_whole_process_has_a_stream_of_its_own() {
+    let mut house = House::guardian(|_| {});
+    let mut user = house.h1().await;
+    let mut others: Vec<_> = std::iter::from_fn(|| house.places.take()).collect();
+    assert_eq!(others.len(), 256, "64 MiB of windows");
+    for version in [http::Version::HTTP_11, http::Version::HTTP_2, http::Version::HTTP_2] {
+        let (response, ()) = tokio::join!(user.get("/clusters/east/api/v1/pods"), async {
+            let arrival = house.agent.next().await;
+            assert_eq!(arrival.request.version(), version);
+            arrival.ok("done");
+        });
+        assert_eq!(body(response).await, "done");
+        others.truncate(255);
+    }
+}
+
+#[tokio::test]
 async fn what_runs_long_or_sends_much_shares_no_stream() {
     let mut house = House::guardian(|_| {});
     let mut streams = BTreeSet::new();

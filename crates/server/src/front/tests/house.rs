@@ -20,7 +20,7 @@ use crate::{
         Caller,
         doors::Doors,
         fairness::Fairness,
-        guardian::channels::Channels,
+        guardian::{channels::Channels, places::Places},
         line::Line,
         listener,
         listener::Shared,
@@ -58,6 +58,7 @@ pub(super) struct House {
     pub(super) shared: Arc<Shared>,
     doors: Doors,
     pub(super) pool: Arc<Pool>,
+    pub(super) places: Places,
     pub(super) agent: Agent,
     pub(super) tasks: Tasks,
     pub(super) shutdown: Shutdown,
@@ -100,7 +101,8 @@ impl House {
         let mut gateway = state::gateway();
         change(&mut gateway);
         let metrics = Arc::new(Metrics::new(&registry));
-        let pools = PoolContext { tasks: tasks.clone(), metrics: Arc::clone(&metrics) };
+        let places = Places::within(64 << 20);
+        let pools = PoolContext { tasks: tasks.clone(), metrics: Arc::clone(&metrics), places: places.clone() };
         let (ours, theirs) = tokio::io::duplex(256 * 1024);
         let (handle, _incoming, driver) = moorline_mux::session(ours, Config::new(Role::Server).build().unwrap());
         tasks.spawn("server-session", driver);
@@ -132,7 +134,7 @@ impl House {
         });
         let shared =
             Arc::new(Shared { metrics, control, fairness: Fairness::new(&state.gateway), state: Arc::clone(&state) });
-        Self { state, shared, doors: Doors::new(1024), pool, agent, tasks, shutdown }
+        Self { state, shared, doors: Doors::new(1024), pool, places, agent, tasks, shutdown }
     }
 
     /// What serves a connection to the gateway.

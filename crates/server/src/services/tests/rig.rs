@@ -21,6 +21,7 @@ use crate::{
     config::{GatewayConfig, ServicesConfig},
     enrolment::requests,
     front::{
+        guardian::places::Places,
         line::Line,
         metrics::Metrics,
         pool::{Pool, PoolContext},
@@ -84,7 +85,11 @@ impl Rig {
         let services = Services::new(settings.services, catalog::Catalog::default(), &metrics);
         let tasks = Tasks::new(&Registry::new("test", "0"));
         let book = Book::new(config(settings.audit, 10_000), None);
-        let pools = PoolContext { tasks: tasks.clone(), metrics: Arc::new(Metrics::new(&Registry::new("test", "0"))) };
+        let pools = PoolContext {
+            tasks: tasks.clone(),
+            metrics: Arc::new(Metrics::new(&Registry::new("test", "0"))),
+            places: Places::within(1 << 20),
+        };
         let (handle, agent, incoming) = session(&tasks);
         let (_other, guardian, raw) = session(&tasks);
         let pool = Pool::new(handle.clone(), pools.clone());
