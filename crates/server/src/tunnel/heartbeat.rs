@@ -3,8 +3,9 @@
 //! Used by `control`. A beat leaves every interval; the session is dead when for three intervals no answer came *and*
 //! not a byte arrived for one (a link that is busy with a large transfer may delay answers, but then bytes arrive). An
 //! agent that sends bytes and answers nothing at all does not work either: four times that long, and it is dead, too.
+//! Time in which the server itself did not run proves nothing about an agent, and is not counted.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, mem, time::Duration};
 
 use moorline_wire::limits::MISSED_HEARTBEATS;
 use tokio::time::Instant;
@@ -24,6 +25,8 @@ pub(super) struct Heart {
     interval: Duration,
     next_beat: Instant,
     last_answer: Instant,
+    /// When it wanted to be asked what is due.
+    wanted: Instant,
     sequence: u64,
     sent: VecDeque<(u64, Instant)>,
     probe: Option<Probe>,
@@ -63,14 +66,33 @@ impl Heart {
             interval,
             next_beat: now + interval.mul_f64(luck),
             last_answer: now,
+            wanted: now,
             sequence: 0,
             sent: VecDeque::new(),
             probe: None,
         }
     }
 
-    /// What is due now. `silence` is how long ago the last byte arrived.
+    /// What is due now. `silence` is how long ago the last byte arrived. To be asked again at the moment that it names, at
+    /// the latest; after anything else, at once.
     pub(super) fn due(&mut self, now: Instant, silence: Duration, luck: f64) -> Due {
+        let late = now.saturating_duration_since(mem::replace(&mut self.wanted, now));
+        let slept = late >= self.interval / 2;
+        if slept {
+            self.forgive(late, now);
+        }
+        let due = match self.decide(now, silence, luck) {
+            // What came meanwhile is still unread.
+            Due::Dead | Due::ProbeFailed if slept => Due::Nothing(now + self.interval / 2),
+            due @ (Due::Beat { .. } | Due::Dead | Due::ProbeFailed | Due::Nothing(_)) => due,
+        };
+        if let Due::Nothing(next) = due {
+            self.wanted = next;
+        }
+        due
+    }
+
+    fn decide(&mut self, now: Instant, silence: Duration, luck: f64) -> Due {
         if self.probe.is_some_and(|probe| now >= probe.deadline) {
             return Due::ProbeFailed;
         }
@@ -104,6 +126,14 @@ impl Heart {
         self.last_answer = now;
         let probe_passed = self.probe.take_if(|probe| sequence >= probe.sequence).is_some();
         Some(Answer { round_trip: now.saturating_duration_since(at), probe_passed })
+    }
+
+    /// The process did not run for so long: stopped, its machine paused, or starved.
+    fn forgive(&mut self, late: Duration, now: Instant) {
+        self.last_answer = (self.last_answer + late).min(now);
+        if let Some(probe) = &mut self.probe {
+            probe.deadline += late;
+        }
     }
 
     fn patience(&self) -> Duration {
@@ -191,6 +221,33 @@ mod tests {
             }
         };
         assert_eq!(died, secs(60));
+    }
+
+    #[test]
+    fn f40_a_server_that_was_frozen_hears_what_came_meanwhile_before_it_judges() {
+        let start = Instant::now();
+        let mut heart = Heart::new(INTERVAL, start, 0.0);
+        assert_eq!(heart.due(start, Duration::ZERO, 0.0), Due::Beat { sequence: 1, missed: false });
+        assert_eq!(heart.probe(start, secs(2), 0.0), 2);
+        assert_eq!(heart.due(start, Duration::ZERO, 0.0), Due::Nothing(start + secs(2)));
+        let woken = start + secs(602);
+        let Due::Nothing(next) = heart.due(woken, secs(602), 0.0) else { panic!("it may have answered") };
+        assert!(heart.answered(2, woken).unwrap().probe_passed);
+        assert!(matches!(heart.due(next, Duration::ZERO, 0.0), Due::Beat { .. }));
+
+        // An agent that died meanwhile is found as late as any.
+        let mut heart = Heart::new(INTERVAL, start, 1.0);
+        let Due::Nothing(_) = heart.due(start, Duration::ZERO, 0.0) else { panic!("not yet") };
+        let mut now = woken;
+        let died = loop {
+            match heart.due(now, now - start, 0.0) {
+                Due::Beat { .. } => {}
+                Due::Nothing(next) => now = next,
+                Due::Dead => break now - woken,
+                Due::ProbeFailed => panic!("nobody probed"),
+            }
+        };
+        assert!(died >= INTERVAL && died <= INTERVAL * MISSED_HEARTBEATS, "{died:?}");
     }
 
     #[test]
