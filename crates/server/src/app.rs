@@ -160,7 +160,6 @@ impl App {
         let (services, services_in_use) = loaded.services;
         let background = Background {
             files: reload::Files {
-                tokens: (config.token_file.clone(), loaded.tokens.hash()),
                 policy: (config.policy_file.clone(), loaded.policy.hash()),
                 audit_policy: loaded.audit_policy,
                 services: services_in_use,
@@ -193,8 +192,8 @@ impl App {
             rotating: Semaphore::new(1),
             adopt_until: config.adopt_until,
             policy: ArcSwap::from_pointee(loaded.policy.value),
+            token_file: Mutex::new((config.token_file, loaded.tokens.hash())),
             tokens: ArcSwap::from_pointee(loaded.tokens.value),
-            token_file: Mutex::new(config.token_file),
             authenticators,
             access_reviews: reviews.decisions,
             api_group: config.api_group,

@@ -6,11 +6,12 @@
 use std::{
     fs, io,
     path::Path,
-    sync::{Arc, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use moorline_access::{Policy, StaticTokens};
+use moorline_ca::Zeroizing;
 use moorline_model::Fingerprint;
 use moorline_mtls::{KeyPair, Roots};
 
@@ -62,9 +63,8 @@ pub(crate) fn audit_policy(path: &Path) -> Result<Read<moorline_audit::Policy>, 
 /// A file, and the hash of what is in use of it.
 pub(crate) type InUse = (std::path::PathBuf, Fingerprint);
 
-/// The files that are looked at again.
+/// The files that are looked at again, besides [`State::token_file`].
 pub(crate) struct Files {
-    pub(crate) tokens: InUse,
     pub(crate) policy: InUse,
     pub(crate) audit_policy: Option<InUse>,
     pub(crate) services: Option<InUse>,
@@ -72,7 +72,7 @@ pub(crate) struct Files {
 
 /// Looks at the files every `interval`, for ever. To be spawned, and ended with the process.
 pub(crate) async fn watch(state: Arc<State>, files: Files, interval: Duration) {
-    let mut tokens_watch = Watch::new("tokens", files.tokens);
+    let mut tokens_watch = Watch::new("tokens", token_file(&state).clone());
     let mut policy_watch = Watch::new("policy", files.policy);
     let mut audit_watch = files.audit_policy.map(|file| Watch::new("audit policy", file));
     let mut services_watch = files.services.map(|file| Watch::new("services", file));
@@ -82,8 +82,11 @@ pub(crate) async fn watch(state: Arc<State>, files: Files, interval: Duration) {
         let shared = Arc::clone(&state);
         let looked = state.tasks.spawn_blocking("reload", move || {
             {
-                let _unchanged = shared.token_file.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut in_use = token_file(&shared);
+                // Users made and revoked here changed it as well.
+                tokens_watch.using = in_use.1;
                 if let Some(value) = tokens_watch.look(&shared.metrics, tokens) {
+                    in_use.1 = tokens_watch.using;
                     shared.tokens.store(Arc::new(value));
                 }
             }
@@ -106,6 +109,11 @@ pub(crate) async fn watch(state: Arc<State>, files: Files, interval: Duration) {
         let mut all = required.chain(&audit_watch).chain(&services_watch);
         pause = if all.any(|watch| watch.unsettled.is_some()) { SETTLES } else { interval };
     }
+}
+
+/// The table of tokens in use, which nobody changes meanwhile.
+pub(crate) fn token_file(state: &State) -> MutexGuard<'_, InUse> {
+    state.token_file.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<T> Read<T> {
@@ -214,7 +222,7 @@ pub(crate) fn check_keys(files: &KeyFiles) -> Result<(), Problem> {
     let remedy = "give a PEM chain, leaf first, by --tls-cert-file and its PEM key by --tls-private-key-file";
     let at = |path: &Path, error: &io::Error| problem(path, format!("cannot be read: {error}"), remedy);
     let certificate = fs::read(&files.certificate).map_err(|error| at(&files.certificate, &error))?;
-    let key = moorline_ca::Zeroizing::new(fs::read(&files.key).map_err(|error| at(&files.key, &error))?);
+    let key = Zeroizing::new(fs::read(&files.key).map_err(|error| at(&files.key, &error))?);
     let pair = KeyPair::from_pem(&certificate, &key)
         .map_err(|error| problem(&files.certificate, error.to_string(), remedy))?;
     pair.check_validity(crate::clock::now())
@@ -228,7 +236,7 @@ impl From<Problem> for Problems {
 }
 
 fn load<T>(path: &Path, parse: fn(&str) -> Result<T, moorline_access::Problems>) -> Result<Read<T>, Problems> {
-    let text = moorline_ca::Zeroizing::new(read(path)?);
+    let text = Zeroizing::new(read(path)?);
     let hash = moorline_pki::fingerprint(text.as_bytes());
     match parse(&text) {
         Ok(value) => Ok(Read { value, hash }),
@@ -260,6 +268,29 @@ pub(crate) fn read(path: &Path) -> Result<String, Problems> {
     fs::read_to_string(path).map_err(|error| problem(path, format!("cannot be read: {error}"), remedy).into())
 }
 
+/// The same, once what somebody else has just written there has stood: it would be lost to who replaces the file by what is
+/// half there. Blocks, also for [`SETTLES`].
+///
+/// # Errors
+/// It cannot be read, is too large, or changes all the time.
+#[expect(clippy::disallowed_methods, reason = "a pause between two looks, on a thread for blocking work")]
+pub(crate) fn standing((path, in_use): &InUse) -> Result<Zeroizing<String>, Problems> {
+    const TRIES: usize = 10;
+    let mut before = Zeroizing::new(read(path)?);
+    if moorline_pki::fingerprint(before.as_bytes()) == *in_use {
+        return Ok(before);
+    }
+    for _ in 0..TRIES {
+        std::thread::sleep(SETTLES);
+        let now = Zeroizing::new(read(path)?);
+        if now == before {
+            return Ok(now);
+        }
+        before = now;
+    }
+    Err(problem(path, "is being changed all the time", "replace it as a whole, or let it rest").into())
+}
+
 fn problem(path: &Path, what: impl Into<String>, remedy: &str) -> Problem {
     Problem { at: path.display().to_string(), what: what.into(), remedy: remedy.to_owned() }
 }
@@ -271,6 +302,10 @@ mod tests {
 
     use super::*;
 
+    fn looked(watch: &mut Watch, metrics: &Metrics) -> Option<usize> {
+        watch.look(metrics, tokens).map(|table| table.users().count())
+    }
+
     #[test]
     fn what_may_be_half_written_is_not_taken() {
         let directory = tempfile::tempdir().unwrap();
@@ -279,7 +314,7 @@ mod tests {
         write("one,ann,1\n");
         let metrics = Metrics::new(&Registry::new("test", "0"), &MemoryBudget::new(0));
         let mut watch = Watch::new("tokens", (path.clone(), tokens(&path).unwrap().hash()));
-        let mut look = || watch.look(&metrics, tokens).map(|table| table.users().count());
+        let mut look = || looked(&mut watch, &metrics);
         assert_eq!((look(), look()), (None, None));
 
         // Emptied, half written, whole.
@@ -297,10 +332,14 @@ mod tests {
         write("");
         assert_eq!((look(), look(), look()), (None, Some(0), None), "who empties it for good gets that");
 
+        let in_use = (path.clone(), watch.using);
+        assert_eq!(standing(&in_use).unwrap().as_str(), "", "as it is in use");
+        write("one,ann,1\n");
+        assert_eq!(standing(&in_use).unwrap().as_str(), "one,ann,1\n", "it stood");
+
         write("broken");
-        assert_eq!((look(), watch.failed.is_some()), (None, false));
-        let mut look = || watch.look(&metrics, tokens).map(|table| table.users().count());
-        assert_eq!(look(), None);
+        assert_eq!((looked(&mut watch, &metrics), &watch.failed), (None, &None));
+        assert_eq!(looked(&mut watch, &metrics), None);
         assert!(watch.failed.is_some() && watch.unsettled.is_none());
     }
 }

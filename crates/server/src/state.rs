@@ -1,9 +1,6 @@
 //! What every part of the server shares. Made once by the composition root, read by everybody, owned by nobody.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use moorline_access::{Policy, StaticTokens};
@@ -23,6 +20,7 @@ use crate::{
     front::{authn::Chain, authz::Judge, pool::PoolContext},
     metrics::Metrics,
     registry::Registry,
+    reload::InUse,
     services::Services,
 };
 
@@ -48,9 +46,9 @@ pub(crate) struct State {
     pub(crate) policy: ArcSwap<Policy>,
     /// Whose token is whose; replaced when its file changes. Load it anew for each request.
     pub(crate) tokens: ArcSwap<StaticTokens>,
-    /// The file that they are read from. Held while it is written, and while what was read from it takes effect, so that
+    /// The file that they are read from, and the hash of what is in use of it. Held while it is written, and while what was read from it takes effect, so that
     /// nothing older comes after; on a thread for blocking work.
-    pub(crate) token_file: Mutex<PathBuf>,
+    pub(crate) token_file: Mutex<InUse>,
     /// Whom to ask about tokens that are not in that table.
     pub(crate) authenticators: Chain,
     /// Who decides instead of the policy, where the management cluster's Kubernetes is to.

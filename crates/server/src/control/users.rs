@@ -3,10 +3,7 @@
 //! What changes is the file that the server reads its tokens from, and the table in use with it: a token works, or works
 //! no more, with the next request. Requests that already run are ended when they are looked at again (`front::vigil`).
 
-use std::{
-    path::Path as File,
-    sync::{Arc, PoisonError},
-};
+use std::sync::Arc;
 
 use axum::{
     Extension,
@@ -26,7 +23,11 @@ use super::{
     answer::{Answer, Failure, json, receive},
     refused,
 };
-use crate::{front::Caller, reload, state::State};
+use crate::{
+    front::Caller,
+    reload::{self, InUse},
+    state::State,
+};
 
 /// Bytes of a request body: a name, a uid, and groups, which Kubernetes itself bounds to about this.
 const MAX_BODY: usize = 64 * 1024;
@@ -125,7 +126,7 @@ fn checked(state: &State, wanted: &CreateUser) -> Answer<Identity> {
 /// Blocks on the disk.
 fn make(state: &State, identity: &Identity, grant: &Grant) -> Answer<CreatedUser> {
     let token = random_token();
-    let file = state.token_file.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut file = reload::token_file(state);
     let table = read(&file)?;
     let (table, id) =
         StaticTokens::with(&table, &token, identity).map_err(|error| not_added(state, identity.user(), &error))?;
@@ -134,7 +135,7 @@ fn make(state: &State, identity: &Identity, grant: &Grant) -> Answer<CreatedUser
         let text = format!("the table of tokens would be larger than the {} bytes that it may have", reload::MAX_FILE);
         return Err(about(state, Status::failure(403, Reason::Forbidden, text), identity.user()));
     }
-    write(state, &file, table)?;
+    write(state, &mut file, table)?;
     let (by, rule) = (grant.authenticated().user(), grant.rule());
     tracing::info!(name = identity.user(), token_id = %id, user = by, rule, "user created");
     Ok(CreatedUser { user: user(id, identity), token: token.into() })
@@ -142,7 +143,7 @@ fn make(state: &State, identity: &Identity, grant: &Grant) -> Answer<CreatedUser
 
 /// Blocks on the disk.
 fn remove(state: &State, name: String, only: Option<String>, grant: &Grant) -> Answer<RevokedUser> {
-    let file = state.token_file.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut file = reload::token_file(state);
     let table = read(&file)?;
     let broken = |problems: moorline_access::Problems| broken(&problems);
     let tokens = StaticTokens::parse(&table).map_err(broken)?;
@@ -154,7 +155,7 @@ fn remove(state: &State, name: String, only: Option<String>, grant: &Grant) -> A
         about(state, Status::failure(404, Reason::NotFound, text), &name)
     })?;
     let (table, removed) = StaticTokens::without(&table, &name, only.map(|_named| first)).map_err(broken)?;
-    write(state, &file, table)?;
+    write(state, &mut file, table)?;
     let token_ids: Vec<String> = removed.iter().map(ToString::to_string).collect();
     let (by, rule) = (grant.authenticated().user(), grant.rule());
     tracing::info!(name, token_ids = token_ids.join(","), user = by, rule, "user revoked");
@@ -167,19 +168,19 @@ fn random_token() -> Zeroizing<String> {
     Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn read(file: &File) -> Answer<Zeroizing<String>> {
-    let read = reload::read(file).map_err(|problems| Failure::internal("read its table of tokens", &problems))?;
-    Ok(Zeroizing::new(read))
+fn read(file: &InUse) -> Answer<Zeroizing<String>> {
+    reload::standing(file).map_err(|problems| Failure::internal("read its table of tokens", &problems))
 }
 
 /// Writes the table, and has it take effect.
-fn write(state: &State, file: &File, table: String) -> Answer<()> {
+fn write(state: &State, (file, in_use): &mut InUse, table: String) -> Answer<()> {
     let table = Zeroizing::new(table);
     let tokens = StaticTokens::parse(&table).map_err(|problems| broken(&problems))?;
     // A link stays one, such as to a directory that is backed up.
-    let file = std::fs::canonicalize(file).map_err(|error| Failure::internal("find its table of tokens", &error))?;
-    moorline_process::write_private(&file, table.as_bytes())
+    let target = std::fs::canonicalize(file).map_err(|error| Failure::internal("find its table of tokens", &error))?;
+    moorline_process::write_private(&target, table.as_bytes())
         .map_err(|error| Failure::internal("write its table of tokens", &error))?;
+    *in_use = moorline_pki::fingerprint(table.as_bytes());
     state.tokens.store(Arc::new(tokens));
     Ok(())
 }

@@ -93,7 +93,7 @@ pub(crate) fn build(parts: Parts, handle: Handle, line: Line) -> (Arc<State>, Sh
         adopt_until: None,
         policy: ArcSwap::from_pointee(parts.policy),
         tokens: ArcSwap::from_pointee(parts.tokens),
-        token_file: std::sync::Mutex::new(directory.path().join("tokens.csv")),
+        token_file: std::sync::Mutex::new((directory.path().join("tokens.csv"), moorline_pki::fingerprint(&[]))),
         authenticators: Chain::default(),
         access_reviews: None,
         audit: parts.audit,
