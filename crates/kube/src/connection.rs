@@ -10,7 +10,7 @@ use hyper_util::{client::legacy, rt::TokioExecutor};
 use kube::{
     Client, Config,
     client::{Body, ConfigExt as _, middleware::BaseUriLayer},
-    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+    config::{Cluster, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use thiserror::Error;
 use tower::ServiceBuilder;
@@ -97,7 +97,9 @@ impl Connection {
 /// What the current context of a kubeconfig says.
 pub(crate) async fn config(path: &Path) -> Result<Config, ConnectionError> {
     let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
-    let authority = authority_file(&kubeconfig);
+    let cluster = cluster(&kubeconfig);
+    let authority = cluster.and_then(authority_file);
+    let proxied = cluster.is_some_and(|cluster| cluster.proxy_url.is_some());
     let options = KubeConfigOptions::default();
     let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
     let mut config = config.map_err(unusable)?;
@@ -108,9 +110,11 @@ pub(crate) async fn config(path: &Path) -> Result<Config, ConnectionError> {
     if config.cluster_url.scheme() != Some(&Scheme::HTTPS) {
         return Err(ConnectionError::Insecure("a cluster without TLS"));
     }
-    if config.proxy_url.is_some() {
+    if proxied {
         return Err(ConnectionError::Proxy);
     }
+    // kube-rs also takes what the environment says of proxies: for other connections than this direct one.
+    config.proxy_url = None;
     Ok(config)
 }
 
@@ -149,11 +153,15 @@ fn unusable(error: KubeconfigError) -> ConnectionError {
     }
 }
 
-/// The file of the authority that the current context's cluster is verified by, where it is a file.
-fn authority_file(kubeconfig: &Kubeconfig) -> Option<String> {
+/// The cluster of the current context.
+fn cluster(kubeconfig: &Kubeconfig) -> Option<&Cluster> {
     let current = kubeconfig.current_context.as_ref()?;
     let context = kubeconfig.contexts.iter().find(|named| named.name == *current)?.context.as_ref()?;
-    let cluster = kubeconfig.clusters.iter().find(|named| named.name == context.cluster)?.cluster.as_ref()?;
+    kubeconfig.clusters.iter().find(|named| named.name == context.cluster)?.cluster.as_ref()
+}
+
+/// The file of the authority that a cluster is verified by, where it is a file.
+fn authority_file(cluster: &Cluster) -> Option<String> {
     if cluster.certificate_authority_data.is_some() { None } else { cluster.certificate_authority.clone() }
 }
 
