@@ -310,17 +310,18 @@ async fn answers_are_remembered_by_everything_that_was_asked_and_for_their_time_
 #[tokio::test]
 async fn a_webhook_is_posted_to_where_it_is_and_says_what_went_wrong() {
     let server = ApiServer::start(Answer::Text("thanks")).await;
-    let webhook = server.webhook("/hooks/audit?from=here", Duration::from_millis(500));
+    let webhook = server.webhook("/hooks/audit?from=here", PATIENT);
+    let hasty = server.webhook("/hooks/audit?from=here", Duration::from_millis(500));
     webhook.post(b"{\"kind\":\"EventList\"}".to_vec()).await.unwrap();
     assert_eq!(server.asked(), [("/hooks/audit".to_owned(), serde_json::json!({"kind": "EventList"}))]);
-    for (answer, said) in [
-        (Answer::Code(500), "the webhook answered 500"),
-        (Answer::Code(302), "the webhook answered 302"),
-        (Answer::Silence, "no answer in time"),
-        (Answer::Cut, "the webhook cannot be reached: "),
+    for (answer, by, said) in [
+        (Answer::Code(500), &webhook, "the webhook answered 500"),
+        (Answer::Code(302), &webhook, "the webhook answered 302"),
+        (Answer::Silence, &hasty, "no answer in time"),
+        (Answer::Cut, &webhook, "the webhook cannot be reached: "),
     ] {
         server.answers(answer.clone());
-        let error = webhook.post(b"{}".to_vec()).await.unwrap_err().to_string();
+        let error = by.post(b"{}".to_vec()).await.unwrap_err().to_string();
         assert!(error.starts_with(said), "{answer:?}: {error}");
     }
     server.answers(Answer::Endless);

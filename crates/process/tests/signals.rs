@@ -8,6 +8,7 @@ use std::{
 };
 
 use moorline_process::{logs, signals};
+use rustix::process::{Pid, Signal, kill_process};
 
 const CHILD: &str = "MOORLINE_PROCESS_TEST_CHILD";
 
@@ -32,7 +33,7 @@ fn the_first_signal_asks_and_the_second_ends() {
     if std::env::var(CHILD).is_ok() {
         return be_the_child();
     }
-    for (first, second, code) in [("-TERM", "-INT", 130), ("-INT", "-TERM", 143)] {
+    for (first, second, code) in [(Signal::TERM, Signal::INT, 130), (Signal::INT, Signal::TERM, 143)] {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["the_first_signal_asks_and_the_second_ends", "--exact", "--nocapture"])
             .env(CHILD, "1")
@@ -61,6 +62,6 @@ fn expect_line(lines: &mut Lines<BufReader<ChildStderr>>, message: &str) -> serd
     event
 }
 
-fn send(child: &Child, signal: &str) {
-    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
 }

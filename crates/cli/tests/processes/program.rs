@@ -10,6 +10,7 @@ use std::{
 };
 
 use moorline_testkit::{client::LIMIT, eventually};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Log lines kept of one process; what a test looks for is among the first.
 const MOST_LINES: usize = 100_000;
@@ -45,8 +46,14 @@ impl Program {
 
     /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success(), "{name}");
+        let signal = match name {
+            "CONT" => Signal::CONT,
+            "KILL" => Signal::KILL,
+            "STOP" => Signal::STOP,
+            "TERM" => Signal::TERM,
+            other => panic!("no test needs {other}"),
+        };
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// The log lines so far that hold all of `parts`.

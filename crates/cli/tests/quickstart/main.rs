@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use self::kubectl::Kubectl;
@@ -60,8 +61,7 @@ impl Quickstart {
 
     /// Ctrl-C; gives back the exit code.
     fn interrupt(mut self) -> i32 {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
         let deadline = Instant::now() + PATIENCE;
         // Standard output ends with the process; what it says meanwhile is of no interest.
         while self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}

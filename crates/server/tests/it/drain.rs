@@ -50,7 +50,7 @@ async fn what_does_not_finish_is_cut_at_the_end_of_the_grace() {
     let began = std::time::Instant::now();
     house.stop();
     let outcome = house.ended().await;
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     assert!(outcome.cut > 0);
     assert_eq!(outcome.unfinished, None);
     agent.ended().await;

@@ -10,11 +10,11 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::user::User;
 
-/// How long anything may take in these tests before they fail.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+/// How long anything may take in these tests before they fail, on a machine that has much else to do.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// The heartbeat interval of these tests: found dead after 0.6 s.
-pub(crate) const BEAT: Duration = Duration::from_millis(200);
+/// The heartbeat interval of these tests: found dead after 1.5 s.
+pub(crate) const BEAT: Duration = Duration::from_millis(500);
 
 /// A running server.
 pub(crate) struct House {
@@ -84,7 +84,7 @@ pub(crate) fn raw(dir: &Path) -> RawConfig {
         gateway_listen: any(),
         admin_listen: any(),
         heartbeat_interval: Some(format!("{}ms", BEAT.as_millis())),
-        probe_timeout: Some("500ms".to_owned()),
+        probe_timeout: Some("2s".to_owned()),
         hello_timeout: Some("2s".to_owned()),
         shutdown_notice: Some("0".to_owned()),
         drain_grace: Some("10s".to_owned()),

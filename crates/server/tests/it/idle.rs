@@ -26,14 +26,14 @@ const CLUSTERS: usize = 10;
 const WARM: usize = 200;
 
 /// Quicker than usual, for a test that does not take minutes.
-const BEAT: Duration = Duration::from_secs(1);
+const BEAT: Duration = Duration::from_secs(3);
 
 /// Bytes for each session.
 const MOST: usize = 20 * 1024;
 
 /// Processor time that a thousand sessions may take of one core, with heartbeats at their usual interval. Code that is
-/// not optimised, on a machine that runs other tests as well, gets fifteen times that.
-const MOST_OF_A_CORE: f64 = if cfg!(debug_assertions) { 0.3 } else { 0.02 };
+/// not optimised, on a slow machine that runs other tests as well, gets fifty times that.
+const MOST_OF_A_CORE: f64 = if cfg!(debug_assertions) { 1.0 } else { 0.02 };
 
 /// Heartbeats a second on a thousand sessions at the usual interval of 5 s, from the server and from the agents.
 const BEATS: f64 = 2.0 * 1000.0 / 5.0;

@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -114,7 +114,7 @@ async fn a_token_makes_an_agent_once() {
     let (mine, other) = (SigningRequest::generate().unwrap(), SigningRequest::generate().unwrap());
     let answer = join(&house, &invitation, &asks(&invitation, &mine)).await.unwrap();
     assert_eq!((answer.name.as_str(), &answer.address), ("east", &invitation.address));
-    let agent = Agent::connect(&house, &credentials(&answer, &mine)).await;
+    let agent = Agent::connect(&house, &credentials(&answer, &mine)).await.live("east");
     assert_eq!(user.cluster("east").await.status.fingerprints.len(), 1);
 
     // Whoever lost the answer gets the same one; another key gets none.
@@ -260,6 +260,7 @@ async fn who_may_make_tokens_and_for_how_long() {
 
 #[tokio::test]
 async fn a_flood_of_wrong_joins_is_slowed_and_takes_no_agents_place() {
+    const ROUNDS: u64 = 60;
     let house = House::start_with(|raw| {
         // Places for two agents' handshakes, and a rate that only agents count in.
         raw.max_handshakes = Some(2);
@@ -272,16 +273,19 @@ async fn a_flood_of_wrong_joins_is_slowed_and_takes_no_agents_place() {
     let forged = Invitation { secret: JoinSecret::from_bytes([7; 32]), ..east.clone() };
     let asked = serde_json::to_string(&asks(&forged, &SigningRequest::generate().unwrap())).unwrap();
     let (mut slowed, mut connected) = (0, 0);
-    for round in 0..60 {
+    let began = Instant::now();
+    for round in 0..ROUNDS {
         let answer = tokio::time::timeout(LIMIT, post_leniently(&house, &east, asked.clone())).await.expect("an end");
-        slowed += usize::from(answer == Some(StatusCode::TOO_MANY_REQUESTS));
+        slowed += u64::from(answer == Some(StatusCode::TOO_MANY_REQUESTS));
         if round % 20 == 0 {
             let agent = tokio::time::timeout(LIMIT, Agent::connect(&house, &enrolled)).await;
-            connected += usize::from(agent.is_ok());
+            connected += u64::from(agent.is_ok());
         }
     }
-    assert!(slowed >= 20, "{slowed}");
-    assert_eq!(connected, 3, "agents come in as ever");
+    // So many at once, and so many a second: on a slow machine they are no flood.
+    let heard = 21 + 5 * (began.elapsed().as_secs() + 1);
+    assert!(slowed + heard >= ROUNDS, "{slowed} of {ROUNDS} slowed, {heard} may be heard");
+    assert_eq!(connected, ROUNDS / 20, "agents come in as ever");
     let metrics = house.metrics().await;
     assert!(metrics.contains("moorline_joins_total{outcome=\"TooMany\"}"), "{metrics}");
     assert!(!metrics.contains("moorline_tunnel_refused_total{reason=\"rate\"}"), "{metrics}");
@@ -383,7 +387,7 @@ async fn what_kubernetes_attests_makes_an_agent_without_a_secret() {
         assert_eq!(refused(&house, &known, &shows(name, &token)).await, JoinRefusal::NotAttested, "{name}");
     }
     let answer = join(&house, &known, &shows("east", &good)).await.unwrap();
-    let agent = Agent::connect(&house, &credentials(&answer, &mine)).await;
+    let agent = Agent::connect(&house, &credentials(&answer, &mine)).await.live("east");
     // Whoever lost the answer asks again; what nobody connected with makes room.
     for _ in 0..3 {
         join(&house, &known, &shows("east", &good)).await.unwrap();

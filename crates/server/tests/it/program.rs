@@ -5,6 +5,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_moorline-server"));
     command.env_clear().stdin(Stdio::null());
@@ -42,8 +44,7 @@ fn it_serves_until_it_is_terminated_and_ends_with_code_zero() {
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let serving = lines.find(|line| line.as_ref().unwrap().contains("serving")).unwrap().unwrap();
     assert!(serving.contains("tunnel=127.0.0.1:"), "{serving}");
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     let rest: Vec<_> = lines.map(Result::unwrap).collect();
     assert_eq!(child.wait().unwrap().code(), Some(0), "{rest:#?}");
     assert!(rest.iter().any(|line| line.contains("stopped")), "{rest:#?}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use moorline_ca::Authority;
 use moorline_model::{ClusterUid, Timestamp};
 use moorline_mtls::{HandshakeError, Refusal};
-use moorline_testkit::logs::Logs;
+use moorline_testkit::{eventually, logs::Logs};
 use moorline_wire::{CloseReason, Heartbeat, Message};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -138,7 +138,7 @@ async fn a_certificate_that_claims_to_be_another_cluster() {
 #[tokio::test]
 async fn agents_that_speak_otherwise() {
     let logs = Logs::capture();
-    let house = House::start_with(|raw| raw.hello_timeout = Some("300ms".to_owned())).await;
+    let house = House::start_with(|raw| raw.hello_timeout = Some("2s".to_owned())).await;
     let credentials = Credentials::from(&house.user().create("east").await.enrolment);
 
     let mut newer = Agent::dial(&house, &credentials).await;
@@ -171,7 +171,7 @@ async fn f32_silent_connections_do_not_keep_agents_out() {
     let house = House::start_with(|raw| {
         raw.max_handshakes = Some(8);
         raw.max_handshakes_per_address = Some(4);
-        raw.handshake_timeout = Some("300ms".to_owned());
+        raw.handshake_timeout = Some("2s".to_owned());
     })
     .await;
     let credentials = Credentials::from(&house.user().create("east").await.enrolment);
@@ -195,14 +195,17 @@ async fn f32_silent_connections_do_not_keep_agents_out() {
 #[tokio::test]
 async fn f06_handshakes_are_admitted_at_a_bounded_rate() {
     let house = House::start_with(|raw| raw.handshake_rate = Some(1)).await;
-    let mut closed = 0;
+    let mut open = Vec::new();
     for _ in 0..10 {
-        let mut socket = TcpStream::connect(house.tunnel).await.unwrap();
-        let read = tokio::time::timeout(Duration::from_millis(100), socket.read(&mut [0])).await;
-        closed += usize::from(read.is_ok());
+        open.push(TcpStream::connect(house.tunnel).await.unwrap());
     }
-    assert!(closed >= 6, "{closed}");
-    let metrics = house.metrics().await;
-    assert!(metrics.contains("moorline_tunnel_refused_total{reason=\"rate\"}"), "{metrics}");
+    // Two at once, and one a second.
+    let refused = |metrics: &str| -> Option<u64> {
+        let count =
+            metrics.lines().find_map(|line| line.strip_prefix("moorline_tunnel_refused_total{reason=\"rate\"} "));
+        count?.parse().ok().filter(|count| *count >= 6)
+    };
+    eventually(LIMIT, async || refused(&house.metrics().await)).await.unwrap();
+    drop(open);
     drop(house.ended().await);
 }

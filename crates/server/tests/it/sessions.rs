@@ -21,7 +21,7 @@ async fn east(house: &House) -> Credentials {
 #[tokio::test]
 async fn connected_is_what_the_agent_proved() {
     let _logs = Logs::capture();
-    let house = House::start().await;
+    let house = House::start_with(|raw| raw.heartbeat_interval = Some("3s".to_owned())).await;
     let credentials = east(&house).await;
     let user = house.user();
     let condition = async || user.cluster("east").await.status.conditions.remove(0);
@@ -65,12 +65,13 @@ async fn f03_a_frozen_agent_is_found_by_its_missing_heartbeats() {
     let credentials = east(&house).await;
     let user = house.user();
     // Alive at the level of TCP and of the multiplexer, and nobody at home.
+    let began = Instant::now();
     let mut agent = Agent::connect(&house, &credentials).await;
     let asking = tokio::spawn(async move { user.ask(Method::GET, "/clusters/east/api", "").await });
-    let began = Instant::now();
     while agent.hear().await.is_some() {}
     let took = began.elapsed();
-    assert!(took >= BEAT * 2 && took < BEAT * 3 + Duration::from_secs(2), "{took:?}");
+    // TCP alone would take half a minute.
+    assert!(took >= BEAT * 3 && took < BEAT * 3 + Duration::from_secs(10), "{took:?}");
     let (code, body) = tokio::time::timeout(LIMIT, asking).await.unwrap().unwrap();
     assert!(matches!(code.as_u16(), 502..=504), "{code} {body}");
     logs_tell(&logs, &["session ended", "east", "did not answer heartbeats"]).await;
@@ -86,8 +87,8 @@ async fn f03_a_frozen_agent_is_found_by_its_missing_heartbeats() {
 #[tokio::test]
 async fn f04_the_newest_session_wins_over_a_half_open_one() {
     let logs = Logs::capture();
-    // Heartbeats alone would take far longer than this test may.
-    let house = House::start_with(|raw| raw.heartbeat_interval = Some("30s".to_owned())).await;
+    // Heartbeats alone would take longer than this test may.
+    let house = House::start_with(|raw| raw.heartbeat_interval = Some("60s".to_owned())).await;
     let credentials = east(&house).await;
     let user = house.user();
     let frozen = Agent::connect(&house, &credentials).await;
@@ -98,7 +99,7 @@ async fn f04_the_newest_session_wins_over_a_half_open_one() {
     for _ in 0..10 {
         assert_eq!(user.ask(Method::GET, "/clusters/east/api", "").await.1, "newer");
     }
-    let reason = tokio::time::timeout(Duration::from_secs(5), frozen.driver).await.expect("cut").unwrap();
+    let reason = tokio::time::timeout(LIMIT, frozen.driver).await.expect("cut").unwrap();
     assert!(matches!(reason, MuxReason::PeerClosed | MuxReason::Io(..)), "{reason:?}");
     logs_tell(&logs, &["session ended", "superseded"]).await;
     assert_eq!(user.ask(Method::GET, "/clusters/east/api", "").await.1, "newer");
@@ -139,7 +140,7 @@ async fn a_cluster_has_only_so_many_sessions() {
     let _logs = Logs::capture();
     let house = House::start_with(|raw| {
         raw.max_sessions_per_cluster = Some(2);
-        raw.heartbeat_interval = Some("500ms".to_owned());
+        raw.heartbeat_interval = Some("5s".to_owned());
     })
     .await;
     let credentials = east(&house).await;
@@ -173,7 +174,7 @@ async fn f10_deletion_cuts_the_session_and_its_requests() {
     let end = tokio::time::timeout(LIMIT, watch.frame()).await.expect("the watch ends");
     assert!(end.is_none_or(|frame| frame.is_err()));
     let (said, _reason) = agent.ended().await;
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     let told = said
         .iter()
         .any(|message| matches!(message, Message::GoAway(GoAway { reason: CloseReason::ClusterDeleted, .. })));
@@ -248,7 +249,7 @@ async fn messages_of_a_later_version_are_answered_and_survived() {
 #[tokio::test]
 async fn f08_a_session_ends_with_its_certificate() {
     let logs = Logs::capture();
-    let house = House::start_with(|raw| raw.agent_certificate_life = Some("2s".to_owned())).await;
+    let house = House::start_with(|raw| raw.agent_certificate_life = Some("5s".to_owned())).await;
     let credentials = east(&house).await;
     let agent = Agent::connect(&house, &credentials).await.live("east");
     let (said, _reason) = agent.ended().await;
