@@ -104,7 +104,7 @@ fn audited(raw: &mut RawConfig, kubeconfig: &Path, mode: &str) {
         audit_webhook_config_file: Some(kubeconfig.to_owned()),
         audit_webhook_mode: Some(mode.to_owned()),
         audit_webhook_batch_max_wait: Some("100ms".to_owned()),
-        audit_webhook_initial_backoff: Some("200ms".to_owned()),
+        audit_webhook_initial_backoff: Some("1s".to_owned()),
         ..RawAudit::default()
     };
 }

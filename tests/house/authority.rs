@@ -156,7 +156,13 @@ async fn a_rotation_that_is_turned_around_ends_where_it_began() {
 async fn f09_a_server_with_an_old_store_and_a_new_authority_gets_its_clusters_back() {
     let _logs = Logs::capture();
     let upstream = Upstream::start().await.unwrap();
-    let server = Server::start_with(quick).await.unwrap();
+    let server = Server::start_with(|raw| {
+        quick(raw);
+        // Of its own: no other test takes the port while nobody listens there.
+        raw.tunnel_listen = Some("127.1.0.3:0".to_owned());
+    })
+    .await
+    .unwrap();
     let mut agents = vec![];
     for name in ["c0", "c1"] {
         agents.push(server.agent(name, &upstream.url()).await.unwrap());

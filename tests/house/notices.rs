@@ -11,7 +11,7 @@ use super::audit::Receiver;
 use super::people::until;
 
 /// Longer than an agent takes to come back, on a busy machine as well.
-const SETTLE: Duration = Duration::from_secs(4);
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// What the webhook was told of `east` so far.
 fn told(receiver: &Receiver) -> Vec<String> {

@@ -81,24 +81,30 @@ async fn f20_a_cluster_that_hangs_does_not_slow_another() {
     let _good = server.agent("good", &good.url()).await.unwrap();
     server.connected("bad").await.unwrap();
     let user = server.admin_client().unwrap();
+    // On a busy machine, too, each takes far less than what the bad one waits for.
+    let usual = QUICKLY + 5 * hundred(&server).await;
     let mut pending = JoinSet::new();
     for _ in 0..PENDING {
         let user = user.clone();
         pending.spawn(async move { user.get("/clusters/bad/hang").await });
     }
     until("all are pending", async || bad.running() == PENDING).await;
-    good_is_usual(&server).await;
+    let good_is_usual = async || {
+        let took = hundred(&server).await;
+        assert!(took < usual, "{took:?}");
+    };
+    good_is_usual().await;
     // The same while its agent is gone and nobody knows yet, and while that is found.
     link.fall_silent();
-    good_is_usual(&server).await;
+    good_is_usual().await;
     while let Some(answer) = pending.join_next().await {
         is_told(&answer.unwrap().unwrap());
     }
-    good_is_usual(&server).await;
+    good_is_usual().await;
 }
 
-/// A hundred requests on one connection; even on a busy machine each takes far less than what the bad one waits for.
-async fn good_is_usual(server: &Server) {
+/// How long a hundred requests on one connection to the good one take.
+async fn hundred(server: &Server) -> Duration {
     let user = server.admin_client().unwrap();
     let mut connection = user.connect().await.unwrap();
     let begun = Instant::now();
@@ -107,7 +113,7 @@ async fn good_is_usual(server: &Server) {
         assert_eq!(response.status(), StatusCode::OK);
         http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
     }
-    assert!(begun.elapsed() < QUICKLY, "{:?}", begun.elapsed());
+    begun.elapsed()
 }
 
 #[tokio::test]

@@ -118,12 +118,14 @@ async fn an_expired_certificate_is_refused_and_both_sides_say_why() {
 
 #[tokio::test]
 async fn a_certificate_that_expires_ends_the_session_and_both_sides_say_why() {
-    let house = House::with(|raw| raw.agent_certificate_life = Some("3s".to_owned())).await;
+    let house = House::with(|raw| raw.agent_certificate_life = Some("10s".to_owned())).await;
     let files = serde_json::from_value(house.files.clone()).unwrap();
     let agent = Agent::start(&files, house.server.tunnel, &house.upstream.url(), |_| {}).unwrap();
     house.server.connected("east").await.unwrap();
     // Where it cannot keep a certificate it asks for none, and goes on with the one that it has.
-    std::fs::remove_dir_all(agent.files()).unwrap();
+    // In one step, long before it is time to renew: whatever it writes, it writes elsewhere or not at all.
+    let aside = tempfile::tempdir().unwrap();
+    std::fs::rename(agent.files(), aside.path().join("files")).unwrap();
     std::fs::write(agent.files(), "in the way").unwrap();
     house.logs_say(&["moorline_server", "session ended", "certificate has expired"]).await;
     house.logs_say(&["moorline_agent", "the server sends this session away", "expired"]).await;

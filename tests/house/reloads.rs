@@ -34,10 +34,16 @@ impl House {
     async fn refuses(&self, file: &str, content: &[u8]) -> Line {
         let before = self.reloads("refused").await;
         let path = self.server.directory().join(file);
+        let warnings = || {
+            let mut lines = self.logs.lines();
+            lines.retain(|line| line.text.contains("cannot reload") && line.text.contains(&*path.to_string_lossy()));
+            lines
+        };
+        let warned = warnings().len();
         write_private(&path, content).unwrap();
-        until("it is refused", async || self.reloads("refused").await > before).await;
-        let warned = |line: &Line| line.text.contains("cannot reload") && line.text.contains(&*path.to_string_lossy());
-        let line = self.logs.lines().into_iter().rev().find(warned).unwrap();
+        until("it is refused", async || warnings().len() > warned).await;
+        assert!(self.reloads("refused").await > before);
+        let line = warnings().pop().unwrap();
         assert_eq!(line.level, tracing::Level::WARN, "{}", line.text);
         assert_eq!(self.code(ALICE).await, StatusCode::OK, "after {file} {}", String::from_utf8_lossy(content));
         line

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
 use moorline_testkit::client::LIMIT;
-use moorline_testkit::house::{Agent, BEAT, Server};
+use moorline_testkit::house::{Agent, Server};
 use moorline_testkit::link::Link;
 use moorline_testkit::logs::Logs;
 use moorline_testkit::upstream::Upstream;
@@ -13,6 +13,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
 use super::people::{ALICE, House, until};
+
+/// A beat of which a busy machine never misses three.
+const RARE: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn f04_the_newest_session_wins_at_once_over_a_half_open_one() {
@@ -33,17 +36,19 @@ async fn f04_the_newest_session_wins_at_once_over_a_half_open_one() {
     .await;
     let user = server.admin_client().unwrap();
     for _ in 0..20 {
-        let answer = tokio::time::timeout(Duration::from_secs(5), user.get("/clusters/east/api")).await;
+        let answer = tokio::time::timeout(Duration::from_secs(20), user.get("/clusters/east/api")).await;
         assert_eq!(answer.expect("it waits for the dead session").unwrap().code, StatusCode::OK);
     }
     assert_eq!((old.seen("/api").len(), new.seen("/api").len()), (0, 20));
     until("the old one is cut", async || server.cluster("east").await.unwrap().status.sessions.len() == 1).await;
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    // Three beats are a minute.
+    assert!(begun.elapsed() < Duration::from_secs(50), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
 async fn f05_idle_watches_and_switched_connections_stay() {
     let house = House::with("", |raw| {
+        raw.heartbeat_interval = Some(format!("{}s", RARE.as_secs()));
         raw.head_timeout = Some("1s".to_owned());
         raw.response_timeout = Some("1s".to_owned());
         raw.gateway_handshake_timeout = Some("1s".to_owned());
@@ -61,8 +66,8 @@ async fn f05_idle_watches_and_switched_connections_stay() {
         answer.push(socket.read_u8().await.unwrap());
     }
     assert!(answer.starts_with(b"HTTP/1.1 101"));
-    // Idle for longer than every time-out above, and than a dozen beats.
-    let idle = tokio::time::timeout(BEAT * 13, watch.frame()).await;
+    // Idle for longer than every time-out above, and than the beats after which a silent peer is given up.
+    let idle = tokio::time::timeout(RARE * 5, watch.frame()).await;
     assert!(idle.is_err(), "the watch ended");
     socket.write_all(b"still here").await.unwrap();
     let mut back = [0; 10];

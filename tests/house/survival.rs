@@ -54,7 +54,8 @@ async fn f03_a_silently_cut_link_is_found_and_what_ran_on_it_ends() {
 async fn f06_agents_come_back_to_a_server_that_was_restarted() {
     let _logs = Logs::capture();
     let upstream = Upstream::start().await.unwrap();
-    let first = Server::start().await.unwrap();
+    // Of its own: no other test takes the port while nobody listens there.
+    let first = Server::start_with(|raw| raw.tunnel_listen = Some("127.1.0.2:0".to_owned())).await.unwrap();
     let tunnel = first.tunnel;
     let mut agents = Vec::new();
     for name in ["east", "west", "north"] {

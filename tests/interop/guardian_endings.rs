@@ -88,7 +88,7 @@ async fn sessions_that_guardian_ends() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_guardian_ends() {
-    let house = House::start().await;
+    let house = House::patient(|_| {}).await;
     let Some(mut guardian) = house.guardian("east", |_| {}).await else { return };
     at_rest(&house).await;
     for ending in ["half-close", "close-streams"] {
@@ -182,7 +182,12 @@ async fn what_is_said_to_a_command_that_has_ended_does_not_wait() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guardian_of_today_survives_a_restart_of_the_server() {
     let brief = |raw: &mut RawConfig| raw.drain_grace = Some("300ms".to_owned());
-    let mut house = House::start_with(brief).await;
+    let mut house = House::start_with(|raw| {
+        brief(raw);
+        // Of its own: no other test takes the port while nobody listens there.
+        raw.tunnel_listen = Some("127.1.0.4:0".to_owned());
+    })
+    .await;
     let mortal = |settings: &mut Settings| settings.mortal = true;
     let Some(mut guardian) = house.guardian("east", mortal).await else { return };
     let tunnel = house.server.tunnel;

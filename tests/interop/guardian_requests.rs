@@ -190,7 +190,7 @@ async fn hundreds_of_switched_connections_at_once() {
 /// Without services nothing is reached the other way, and a thousand who try at once hurt nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_streams_at_once_the_other_way_reach_nothing() {
-    let house = House::start().await;
+    let house = House::patient(|_| {}).await;
     let Some(mut guardian) = house.guardian("east", |_| {}).await else { return };
     for _ in 0..3 {
         let ends = guardian.stand_in.command("open 1000 hello").await.unwrap();

@@ -108,7 +108,7 @@ async fn house() -> (House, Names, tempfile::TempDir) {
     );
     let services = dir.path().join("services.yaml");
     std::fs::write(&services, table).unwrap();
-    let house = House::start_with(|raw| raw.services_file = Some(services)).await;
+    let house = House::patient(|raw| raw.services_file = Some(services)).await;
     (house, names, dir)
 }
 

@@ -30,6 +30,15 @@ impl House {
         Self::start_with(|_| {}).await
     }
 
+    /// The same with beats so rare that no session is lost because the machine is busy: for tests that count sessions.
+    pub(crate) async fn patient(change: impl FnOnce(&mut RawConfig)) -> Self {
+        Self::start_with(|raw| {
+            raw.heartbeat_interval = Some("2s".to_owned());
+            change(raw);
+        })
+        .await
+    }
+
     pub(crate) async fn start_with(change: impl FnOnce(&mut RawConfig)) -> Self {
         let logs = Logs::capture();
         let server = Server::start_with(change).await.unwrap();

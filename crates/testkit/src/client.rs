@@ -182,7 +182,15 @@ impl Connection {
     ///
     /// # Errors
     /// When no head comes within [`LIMIT`], or it leaks.
-    pub async fn send(&mut self, mut request: Request<Body>) -> Result<Response<Incoming>> {
+    pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>> {
+        self.send_within(request, LIMIT).await
+    }
+
+    /// The same for a request whose answer comes after a body that takes longer than [`LIMIT`] on a slow machine.
+    ///
+    /// # Errors
+    /// When no head comes within `limit`, or it leaks.
+    pub async fn send_within(&mut self, mut request: Request<Body>, limit: Duration) -> Result<Response<Incoming>> {
         let response = match &mut self.0 {
             Sender::One(sender) => {
                 // The end of the last answer may be here before the connection knows of it.
@@ -190,13 +198,13 @@ impl Connection {
                     sender.ready().await?;
                     sender.send_request(request).await
                 };
-                tokio::time::timeout(LIMIT, sending).await
+                tokio::time::timeout(limit, sending).await
             }
             Sender::Two(sender) => {
                 // HTTP/2 names scheme and authority in the URI and has no Host.
                 request.headers_mut().remove(http::header::HOST);
                 *request.uri_mut() = format!("https://localhost{}", request.uri()).parse()?;
-                tokio::time::timeout(LIMIT, sender.send_request(request)).await
+                tokio::time::timeout(limit, sender.send_request(request)).await
             }
         };
         let response = response.context("no head of an answer")??;
