@@ -85,7 +85,11 @@ impl DialTcpError {
 
 /// Connects to the first address of `host` that answers. `limit` is for resolving, and again for connecting.
 pub(crate) async fn dial(host: &str, port: u16, limit: Duration) -> Result<TcpStream, DialTcpError> {
-    let addresses = resolve(host, port, limit).await?;
+    connect(resolve(host, port, limit).await?, limit).await
+}
+
+/// Connects to the first of these that answers, each having its share of what is left of `limit`.
+async fn connect(addresses: Vec<SocketAddr>, limit: Duration) -> Result<TcpStream, DialTcpError> {
     let deadline = Instant::now() + limit;
     let mut attempts = Vec::new();
     let mut left = u32::try_from(addresses.len()).unwrap_or(1);
@@ -158,23 +162,27 @@ fn describe(attempts: &[Attempt]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use moorline_testkit::Refusing;
+
     use super::*;
 
     #[tokio::test]
     async fn a_refused_address_is_named() {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error = dial("127.0.0.1", free.port(), Duration::from_secs(5)).await.unwrap_err();
-        assert!(error.to_string().contains(&free.to_string()), "{error}");
+        let nobody = Refusing::bind().unwrap();
+        let error = dial("127.0.0.1", nobody.address().port(), Duration::from_secs(5)).await.unwrap_err();
+        assert!(error.to_string().contains(&nobody.address().to_string()), "{error}");
         assert!(!error.timed_out());
         assert_eq!(error.label(), "tcp");
     }
 
     #[tokio::test]
     async fn f23_every_address_is_tried() {
-        // localhost may resolve to ::1 first, where nobody listens.
+        // As a name's record may hold them: one where nobody listens before the one where somebody does.
+        let nobody = Refusing::bind().unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let stream = dial("localhost", port, Duration::from_secs(5)).await.unwrap();
+        let addresses = vec![nobody.address(), listener.local_addr().unwrap()];
+        let stream = connect(addresses, Duration::from_secs(5)).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), listener.local_addr().unwrap());
         assert!(stream.nodelay().unwrap());
         let socket = SockRef::from(&stream);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));

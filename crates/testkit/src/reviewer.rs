@@ -4,7 +4,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::Refusing;
 use crate::kubernetes::{Credential, write_kubeconfig};
 
 /// Tokens that begin with this are good; what follows is the user's name.
@@ -65,7 +65,8 @@ pub struct Counts {
 
 /// The server; dropping it ends it.
 pub struct Reviewer {
-    address: SocketAddr,
+    /// Its address, which stays its own while it is down.
+    port: Refusing,
     certificate: String,
     tls: TlsAcceptor,
     state: Arc<State>,
@@ -91,10 +92,11 @@ impl Reviewer {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(vec![cert.der().clone()], key)?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let port = Refusing::shared()?;
+        let listener = TcpListener::bind(port.address()).await?;
         let state = State { mood: Mutex::new(Mood::Well), tokens: AtomicUsize::new(0), access: AtomicUsize::new(0) };
         let mut reviewer = Self {
-            address: listener.local_addr()?,
+            port,
             certificate: cert.pem(),
             tls: TlsAcceptor::from(Arc::new(tls)),
             state: Arc::new(state),
@@ -110,7 +112,7 @@ impl Reviewer {
     /// When it cannot be written.
     pub fn kubeconfig(&self, directory: &Path) -> Result<PathBuf> {
         let path = directory.join("reviewer.kubeconfig");
-        let url = format!("https://{}", self.address);
+        let url = format!("https://{}", self.port.address());
         write_kubeconfig(&path, &url, &self.certificate, &Credential::Token("the-servers-own-token"))?;
         Ok(path)
     }
@@ -118,14 +120,14 @@ impl Reviewer {
     /// From now on it answers so.
     ///
     /// # Errors
-    /// When its port was taken while it was down.
+    /// When it cannot listen again.
     pub async fn feels(&mut self, mood: Mood) -> Result<()> {
         let down = mood == Mood::Down;
         *self.state.mood.lock().unwrap_or_else(PoisonError::into_inner) = mood;
         if down {
             self.serving.shutdown().await;
         } else if self.serving.is_empty() {
-            let listener = TcpListener::bind(self.address).await.context("listening again")?;
+            let listener = TcpListener::bind(self.port.address()).await.context("listening again")?;
             self.serve(listener);
         }
         Ok(())

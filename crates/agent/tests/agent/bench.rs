@@ -61,11 +61,20 @@ impl Agent {
 
     /// Waits until `/readyz` says these words.
     pub(crate) async fn says(&self, words: &str) {
+        self.becomes("/readyz?verbose", |page| page.contains(words), words).await;
+    }
+
+    /// Waits until `/metrics` has this line: the whole name with its labels, and the value.
+    pub(crate) async fn shows(&self, line: &str) {
+        self.becomes("/metrics", |page| page.lines().any(|found| found == line), line).await;
+    }
+
+    async fn becomes(&self, path: &str, so: impl Fn(&str) -> bool, words: &str) {
         let mut last = String::new();
         let found = within(async {
             loop {
-                last = self.page("/readyz?verbose").await;
-                if last.contains(words) {
+                last = self.page(path).await;
+                if so(&last) {
                     return;
                 }
                 pause().await;

@@ -3,6 +3,7 @@
 use http::Method;
 use http_body_util::BodyExt as _;
 use moorline_agent::RawConfig;
+use moorline_testkit::Refusing;
 use moorline_wire::{CloseReason, Message, Refused};
 use serde_json::json;
 
@@ -74,7 +75,7 @@ async fn another_address_is_connected_first_and_then_the_old_one_left() {
     within(body.frame()).await.unwrap().unwrap().expect("the request in flight goes on over the old session");
     drop(body);
     assert!(first.ended().await.is_graceful());
-    assert!(agent.page("/metrics").await.contains("moorline_agent_sessions 1"));
+    agent.shows("moorline_agent_sessions 1").await;
     drop(upstream);
 }
 
@@ -94,8 +95,8 @@ async fn a_wrong_address_is_told_and_the_last_good_one_stays() {
         (200, json!(2))
     );
     // An address where nobody listens: the old session serves on.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    api.connect_to(&nobody.to_string());
+    let nobody = Refusing::bind().unwrap();
+    api.connect_to(&nobody.address().to_string());
     let condition = api.becomes("False", "ConnectionRefused").await;
     let message = condition["message"].as_str().unwrap();
     assert!(message.contains("Remedy:") && message.contains("still serves"), "{message}");
@@ -144,5 +145,6 @@ async fn a_kube_apiserver_that_stumbles_only_delays() {
     api.becomes("True", "Connected").await;
     let metrics = agent.page("/metrics").await;
     assert!(metrics.contains("moorline_agent_condition_writes_total{result=\"conflict\"} 1"), "{metrics}");
-    assert!(metrics.contains("moorline_agent_connection_resource_ok 1"), "{metrics}");
+    // A line of its own: the line of help begins with the same words.
+    assert!(metrics.contains("\nmoorline_agent_connection_resource_ok 1\n"), "{metrics}");
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use moorline_agent::{RawConfig, Surroundings, doctor};
 use moorline_ca::Authority;
 use moorline_model::{Report, Verdict};
+use moorline_testkit::Refusing;
 use serde_json::json;
 
 use crate::{
@@ -105,9 +106,9 @@ async fn what_is_wrong_is_found_with_its_remedy() {
 #[tokio::test]
 async fn without_a_cluster_or_a_server_the_rest_is_still_looked_at() {
     let (hub, _api, raw) = world().await;
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let raw = RawConfig { kube_apiserver: Some(format!("http://{nobody}")), ..raw };
-    let raw = RawConfig { management_cluster_addr: Some(nobody.to_string()), ..raw };
+    let nobody = Refusing::bind().unwrap();
+    let raw = RawConfig { kube_apiserver: Some(format!("http://{}", nobody.address())), ..raw };
+    let raw = RawConfig { management_cluster_addr: Some(nobody.address().to_string()), ..raw };
     let report = examine(&raw).await;
     assert_eq!(verdict(&report, "kube-apiserver"), Verdict::Fail, "{report}");
     assert_eq!(verdict(&report, "permissions"), Verdict::Skipped, "{report}");

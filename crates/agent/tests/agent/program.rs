@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::{
     bench::within,
     hub::{Hub, QUIET, text},
@@ -45,8 +47,7 @@ async fn sigterm_ends_it_in_order() {
     let child = command.spawn().unwrap();
     let session = hub.session(QUIET).await;
     assert_eq!(text(session.get("/x").await).await, "fine");
-    let killed = Command::new("kill").arg(child.id().to_string()).status().unwrap();
-    assert!(killed.success());
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     let reason = session.ended().await;
     assert!(reason.is_graceful(), "{reason:?}");
     let waiting = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());

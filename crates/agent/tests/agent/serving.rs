@@ -9,6 +9,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use moorline_agent::RawConfig;
 use moorline_model::{Identity, Status};
+use moorline_testkit::Refusing;
 use moorline_wire::{Failure, headers, probe, write_identity};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -317,6 +318,7 @@ async fn hanging_up_cancels_an_upload_that_the_kube_apiserver_does_not_read() {
         identity.to_str().unwrap()
     );
     stream.write_all(head.as_bytes()).await.unwrap();
+    eventually("the upload arrives", || world.upstream.running() == 1).await;
     // As much as fits into everything between here and there.
     let piece = vec![0; 64 * 1024];
     while let Ok(written) = tokio::time::timeout(Duration::from_secs(1), stream.write(&piece)).await {
@@ -391,9 +393,8 @@ async fn an_answer_that_comes_before_the_upload_ends_is_delivered() {
 
 #[tokio::test]
 async fn failures_of_the_kube_apiserver_are_told_apart() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let hub = Hub::start().await;
-    let _agent = Agent::start(&hub.raw(&format!("http://{free}")));
+    let (nobody, hub) = (Refusing::bind().unwrap(), Hub::start().await);
+    let _agent = Agent::start(&hub.raw(&format!("http://{}", nobody.address())));
     let session = hub.session(QUIET).await;
     let response = session.get("/x").await;
     assert_eq!(response.status(), 502);

@@ -7,7 +7,7 @@ use moorline_wire::{AgentStatus, CloseReason, Failure, GoAway, Heartbeat, Messag
 
 use crate::{
     bench::{Agent, eventually, within},
-    hub::{Hub, QUIET, Session, text},
+    hub::{Hub, QUIET, Session, request, text},
     upstream::Upstream,
 };
 
@@ -103,7 +103,7 @@ async fn f27_an_agent_says_that_it_is_too_old_and_what_to_do() {
 #[tokio::test]
 async fn heartbeats_go_both_ways_and_strange_messages_are_answered() {
     let (hub, _upstream, agent) = world().await;
-    let mut session = hub.session(Duration::from_millis(100)).await;
+    let mut session = hub.session(Duration::from_millis(500)).await;
     session.say(&Message::Heartbeat(Heartbeat { sequence: 77 })).await;
     session.find(|message| matches!(message, Message::HeartbeatAck(ack) if ack.sequence == 77).then_some(())).await;
     session.say(&Message::Unknown("from-the-future".to_owned())).await;
@@ -128,12 +128,12 @@ async fn heartbeats_go_both_ways_and_strange_messages_are_answered() {
 #[tokio::test]
 async fn a_silent_server_is_given_up_within_three_beats() {
     let (hub, upstream, agent) = world().await;
-    let first = hub.session(Duration::from_millis(200)).await;
+    let first = hub.session(Duration::from_secs(1)).await;
     let response = first.get("/watch").await;
     let began = Instant::now();
     let second = hub.session(QUIET).await;
     // Three beats, the backoff's first step, and what a loaded machine adds.
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert_ne!(first.hello.session_id, second.hello.session_id);
     eventually("its requests end", || upstream.running() == 0).await;
     assert!(within(response.into_body().collect()).await.unwrap().is_err(), "and not as if they were whole");
@@ -235,8 +235,12 @@ async fn on_shutdown_running_requests_finish_and_the_server_is_told() {
     assert_eq!(going, CloseReason::Shutdown);
     eventually("idle streams are closed", || kept.is_closed() || session.handle.stats().streams_open_outbound <= 2)
         .await;
-    let late = session.get("/late").await;
-    assert!(late.status() == 200 || Failure::of_response(late.headers()) == Some(Failure::ShuttingDown), "{late:?}");
+    // The agent may be closing just then what is idle; a stream that it closes unanswered is a refusal too.
+    let mut http = session.http().await;
+    if let Ok(late) = within(http.send_request(request("GET", "/late"))).await.expect("no answer and no end in time") {
+        let refused = Failure::of_response(late.headers()) == Some(Failure::ShuttingDown);
+        assert!(late.status() == 200 || refused, "{late:?}");
+    }
     assert_eq!(upstream.running(), 1, "the running request goes on");
     assert!(!stopped.is_finished());
     drop(body);

@@ -4,6 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use moorline_ca::{Authority, SubjectName};
 use moorline_mtls::{GatewayAcceptor, KeyPair, Roots};
+use moorline_testkit::Refusing;
 use moorline_wire::Failure;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
@@ -146,8 +147,8 @@ async fn the_kube_apiserver_over_tls_by_client_certificate_and_name() {
 async fn an_unreachable_server_is_named() {
     let (hub, upstream) = (Hub::start().await, Upstream::start().await);
     let mut raw = hub.raw(&upstream.url());
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    raw.management_cluster_addr = Some(free.to_string());
+    let nobody = Refusing::bind().unwrap();
+    raw.management_cluster_addr = Some(nobody.address().to_string());
     let agent = Agent::start(&raw);
-    agent.says(&format!("cannot connect to the server at {free}")).await;
+    agent.says(&format!("cannot connect to the server at {}", nobody.address())).await;
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use moorline_model::{Reason, Status};
 use moorline_mux::Stream;
 use moorline_process::{Plan, Tasks};
+use moorline_testkit::Refusing;
 use moorline_wire::services::{PROTOCOL, path};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -111,8 +112,8 @@ async fn who_asks_otherwise_is_told_how() {
 
 #[tokio::test]
 async fn f11_dead_slow_and_full_services_have_their_codes() {
-    let (listener, dead) = listen().await;
-    drop(listener);
+    let nobody = Refusing::bind().unwrap();
+    let dead = nobody.address();
     let (silent, silent_address) = listen().await;
     let table = format!(
         "- {{name: dead, clusters: [east], upstream: '{dead}', mode: PassThrough}}\n- {{name: full, clusters: [east], \

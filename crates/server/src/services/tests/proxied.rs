@@ -13,6 +13,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use moorline_model::{Reason, Status};
 use moorline_mux::Stream;
+use moorline_testkit::Refusing;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -256,8 +257,8 @@ async fn a_service_that_switches_unasked_is_not_followed() {
 
 #[tokio::test]
 async fn dead_and_silent_services_are_told_and_cost_nothing_else() {
-    let (listener, dead) = listen().await;
-    drop(listener);
+    let nobody = Refusing::bind().unwrap();
+    let dead = nobody.address();
     let (silent, silent_address) = listen().await;
     let answering = mirror().await;
     let entry =

@@ -3,6 +3,7 @@
 use http_body_util::BodyExt as _;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use moorline_testkit::Refusing;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::rig::{LIMIT, Rig, accept, echo, listen, rest, until};
@@ -200,9 +201,8 @@ async fn one_cluster_has_half_of_a_service() {
 
 #[tokio::test]
 async fn a_dead_service_is_told_at_once() {
-    let (listener, address) = listen().await;
-    drop(listener);
-    let mut rig = Rig::new(&pass(address));
+    let nobody = Refusing::bind().unwrap();
+    let mut rig = Rig::new(&pass(nobody.address()));
     let mut stream = rig.stream().await;
     stream.write_all(&hello(&rig, "logs.test").await).await.unwrap();
     assert_eq!(rest(&mut stream).await.unwrap(), UNREACHABLE);
