@@ -11,9 +11,9 @@ use crate::{
     program::{Program, moorline},
 };
 
-/// From the making of a pod to a cluster that is connected; a quarter of a second where nothing else runs. A machine on
-/// which the rings take turns needs longer to start a program, so this is twice what is promised.
-const SOON: Duration = Duration::from_secs(10);
+/// From the making of a pod to a cluster that is connected; a quarter of a second where nothing else runs. A slow machine
+/// on which the rings take turns needs far longer to start a program than the five seconds that are promised.
+const SOON: Duration = Duration::from_secs(30);
 
 const EAST_AND_WEST: &str = "\
 apiVersion: moorline.io/v1alpha1

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    house::{Agent, Server, limited, server_flags, until},
+    house::{Agent, RARE, Server, limited, server_flags, until},
     program::moorline,
 };
 
@@ -32,7 +32,7 @@ async fn alive(admin: SocketAddr) {
 #[tokio::test]
 async fn f36_a_server_short_of_descriptors_turns_away_counts_and_recovers() {
     let (directory, upstream) = (tempfile::tempdir().unwrap(), Upstream::start().await.unwrap());
-    let command: Command = limited("ulimit -n 256", &moorline(&server_flags(directory.path(), &[])));
+    let command: Command = limited("ulimit -n 256", &moorline(&server_flags(directory.path(), &RARE)));
     let server = Server::run(directory, command).await;
     server.program.says(&["open files", "256"]).await;
     let _agent = Agent::start(&server.create("east").await, server.tunnel, &upstream).await;
@@ -71,7 +71,8 @@ async fn f36_a_server_short_of_descriptors_turns_away_counts_and_recovers() {
 
 #[tokio::test]
 async fn f36_an_agent_short_of_descriptors_turns_away_counts_and_recovers() {
-    let (server, upstream) = (Server::start().await, Upstream::start().await.unwrap());
+    let server = Server::start_in(tempfile::tempdir().unwrap(), &RARE).await;
+    let upstream = Upstream::start().await.unwrap();
     let created = server.create("east").await;
     let agent =
         Agent::start_with(&created, server.tunnel, &upstream, |command| limited("ulimit -n 256", &command)).await;

@@ -89,7 +89,10 @@ async fn f03_a_killed_agent_is_noticed_at_once_and_its_successor_serves() {
 
 #[tokio::test]
 async fn f06_a_killed_server_finds_its_agents_again() {
-    let (server, upstream) = (Server::start().await, Upstream::start().await.unwrap());
+    // Of its own: no other test takes the ports while nobody listens there.
+    let doors = ["--tunnel-listen", "127.1.0.6:0", "--gateway-listen", "127.1.0.6:0"];
+    let server = Server::start_in(tempfile::tempdir().unwrap(), &doors).await;
+    let upstream = Upstream::start().await.unwrap();
     let mut agents = Vec::new();
     for name in ["east", "west"] {
         agents.push(Agent::start(&server.create(name).await, server.tunnel, &upstream).await);

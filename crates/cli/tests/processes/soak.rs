@@ -24,7 +24,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::house::{Server, until};
+use super::house::{RARE, Server, until};
 
 /// How much larger the server may be at the end than after a quarter of the time: what allocators keep.
 const GROWTH: usize = 24 << 20;
@@ -180,7 +180,7 @@ async fn hurt(house: &House, guardian: &mut StandIn, settings: &Settings, how: u
 
 impl House {
     async fn start() -> Self {
-        let server = Server::start().await;
+        let server = Server::start_in(tempfile::tempdir().unwrap(), &RARE).await;
         let (user, upstream) = (server.user(), Upstream::start().await.unwrap());
         Self { server, upstream, user }
     }

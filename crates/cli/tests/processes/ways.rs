@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    house::{Agent, Server, until},
+    house::{Agent, RARE, Server, until},
     namespace::possible,
 };
 
@@ -121,7 +121,8 @@ async fn gather(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpi
 
 #[tokio::test]
 async fn f21_a_proxy_that_is_silent_refuses_or_buffers_is_named_and_lived_with() {
-    let (server, upstream) = (Server::start().await, Upstream::start().await.unwrap());
+    let server = Server::start_in(tempfile::tempdir().unwrap(), &RARE).await;
+    let upstream = Upstream::start().await.unwrap();
     let proxy = Middle::new(server.tunnel, Manners::Silent).await;
     let variable = format!("http://user:the-secret-of-the-proxy@{}", proxy.address);
     let agent = Agent::start_with(&server.create("east").await, server.tunnel, &upstream, |mut command| {
@@ -139,8 +140,8 @@ async fn f21_a_proxy_that_is_silent_refuses_or_buffers_is_named_and_lived_with()
     let whole = user.send(user.request(Method::GET, "/clusters/east/bytes/4194304")).await.unwrap();
     assert_eq!(whole.into_body().collect().await.unwrap().to_bytes().len(), 4 << 20);
     let mut watch = user.send(user.request(Method::GET, "/clusters/east/ticks?watch=true")).await.unwrap().into_body();
-    // As many events as take several beats.
-    for _ in 0..180 {
+    // As many events as take more beats than a silent session lives.
+    for _ in 0..360 {
         assert!(watch.frame().await.unwrap().is_ok());
     }
     assert_eq!(server.metric("moorline_tunnel_sessions_welcomed_total").await, 1.0, "it lost no session over it");
@@ -180,14 +181,19 @@ async fn f23_a_name_is_resolved_anew_at_each_dial_and_each_of_its_addresses_is_t
     let test = "f23_a_name_is_resolved_anew_at_each_dial_and_each_of_its_addresses_is_tried";
     let Some(unshare) = possible(test, "--mount", "mount --bind /etc/hosts /etc/hosts") else { return };
     let upstream = Upstream::start().await.unwrap();
-    let server = Server::start_in(tempfile::tempdir().unwrap(), &["--tunnel-listen", "127.0.0.5:0"]).await;
+    // Of its own: no other test takes the ports while nobody listens there.
+    let server = Server::start_in(
+        tempfile::tempdir().unwrap(),
+        &["--tunnel-listen", "127.1.0.7:0", "--gateway-listen", "127.1.0.7:0"],
+    )
+    .await;
     let hosts = tempfile::NamedTempFile::new().unwrap();
     let names = |addresses: &[&str]| {
         let lines: String = addresses.iter().map(|address| format!("{address} {NAME}\n")).collect();
         std::fs::write(hosts.path(), lines).unwrap();
     };
     // Nobody listens at the first.
-    names(&["127.0.0.4", "127.0.0.5"]);
+    names(&["127.1.0.9", "127.1.0.7"]);
     let port = server.tunnel.port();
     let created = server.create("east").await;
     let agent = Agent::start_with(&created, format!("{NAME}:{port}"), &upstream, |command| {
@@ -201,11 +207,11 @@ async fn f23_a_name_is_resolved_anew_at_each_dial_and_each_of_its_addresses_is_t
     server.program.signal("KILL");
     let Server { program, directory, .. } = server;
     drop(program);
-    agent.program.says(&["no session with the server", "127.0.0.5"]).await;
-    let there = format!("127.0.0.6:{port}");
+    agent.program.says(&["no session with the server", "127.1.0.7"]).await;
+    let there = format!("127.1.0.8:{port}");
     let server = Server::start_in(directory, &["--tunnel-listen", &there, "--gateway-listen", &gateway]).await;
     assert_eq!(server.user().get("/clusters/east/api").await.unwrap().code, StatusCode::SERVICE_UNAVAILABLE);
-    names(&["127.0.0.6"]);
+    names(&["127.1.0.8"]);
     until("it finds the new address", async || server.metric("moorline_tunnel_sessions").await == 1.0).await;
     server.connected("east").await;
 }
