@@ -44,7 +44,9 @@ pub(crate) async fn check(stage: &Stage) {
         let log = house.server.directory().join("audit.log");
         let missing = || {
             let ours = std::fs::read_to_string(&log).unwrap();
-            let ours = ours.lines().filter(|line| line.contains(&stage.namespace));
+            // The line at the end may be half written.
+            let whole = ours.rsplit_once('\n').map_or("", |(whole, _half)| whole);
+            let ours = whole.lines().filter(|line| line.contains(&stage.namespace));
             let ours: Vec<Value> = ours.map(|line| serde_json::from_str(line).unwrap()).collect();
             let missing = theirs.iter().find(|event| !ours.iter().any(|own| is_same(own, event)))?;
             Some(format!("{missing:#} is not in {ours:#?}"))

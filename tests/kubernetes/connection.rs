@@ -20,14 +20,14 @@ const CONNECTION: &str = "/apis/moorline.io/v1alpha1/managementclusterconnection
 const SECRET: &str = "/api/v1/namespaces/moorline/secrets/moorline-agent-certs";
 const ACCOUNT: &str = "/api/v1/namespaces/moorline/serviceaccounts/moorline-agent";
 
-/// A cluster in which the manifest of an agent was applied.
+/// A cluster in which the manifest of an agent is applied.
 struct Managed {
     plane: ControlPlane,
     kubectl: Kube,
 }
 
 impl Managed {
-    async fn start(tools: &Tools, manifest: &str, address: &str) -> Self {
+    async fn start(tools: &Tools) -> Self {
         let options = Options { name: "connection".to_owned(), ..Options::default() };
         let plane = ControlPlane::start(tools, options).await.unwrap();
         let kubectl = Kube {
@@ -37,17 +37,21 @@ impl Managed {
             prefix: String::new(),
             namespace: "moorline".to_owned(),
         };
-        kubectl.ok_with(&["apply", "--filename=-"], manifest.as_bytes()).await;
+        Self { plane, kubectl }
+    }
+
+    /// Applies the manifest, and says where the agent goes.
+    async fn apply(&self, manifest: &str, address: &str) {
+        self.kubectl.ok_with(&["apply", "--filename=-"], manifest.as_bytes()).await;
         // Of a kind that only the manifest has made known.
-        kubectl.ok(&["wait", "--for=condition=Established", "--all", "crd", "--timeout=60s"]).await;
+        self.kubectl.ok(&["wait", "--for=condition=Established", "--all", "crd", "--timeout=60s"]).await;
         let connection = json!({
             "apiVersion": "moorline.io/v1alpha1",
             "kind": "ManagementClusterConnection",
             "metadata": { "name": "default" },
             "spec": { "managementClusterAddr": address },
         });
-        kubectl.ok_with(&["apply", "--filename=-"], connection.to_string().as_bytes()).await;
-        Self { plane, kubectl }
+        self.kubectl.ok_with(&["apply", "--filename=-"], connection.to_string().as_bytes()).await;
     }
 
     /// The token of the agent's account, as kubelet would mount it.
@@ -114,9 +118,11 @@ async fn the_manifest_is_all_that_an_agent_needs() {
     let Some(tools) = Tools::require_or_skip() else { return };
     let logs = Logs::capture();
     let server = Server::start_with(|raw| raw.agent_certificate_life = Some("45s".to_owned())).await.unwrap();
+    // Before the certificate is made, which does not live long.
+    let managed = Managed::start(&tools).await;
     let created = server.create("west").await.unwrap();
     let address = server.tunnel.to_string();
-    let managed = Managed::start(&tools, &manifest(&created, &address), &address).await;
+    managed.apply(&manifest(&created, &address), &address).await;
     let token = managed.token().await;
     logs.forbid(&token);
     let files = managed.plane.directory().join("agent");

@@ -12,10 +12,13 @@ use std::{
     os::unix::fs::{PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, PoisonError},
+    sync::{
+        LazyLock, Mutex, PoisonError,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::Method;
 use serde_json::{Value, json};
@@ -369,12 +372,24 @@ fn ports(container: &Value, wanted: &Ports) -> Result<Ports> {
     declared.map(|port| Ok((port, wanted.get(&port).copied().map_or_else(free_port, Ok)?))).collect()
 }
 
-/// One that nobody has now. The program binds it itself, so it cannot be kept for it.
+/// One that nobody has now, and another at each call. The program binds it itself, so it cannot be kept for it until then;
+/// it is none of those that the kernel gives to whoever names no port.
 ///
 /// # Errors
 /// When there is none.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    // Linux gives away 32768 and above: Documentation/networking/ip-sysctl, ip_local_port_range.
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    // Other processes that look for some begin elsewhere.
+    static TURN: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random()));
+    for _ in 0..COUNT {
+        let port = FIRST + TURN.fetch_add(1, Ordering::Relaxed) % COUNT;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port from {FIRST} on is free")
 }
 
 fn port_number(container: &Value, port: &Value) -> u64 {

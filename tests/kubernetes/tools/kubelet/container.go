@@ -91,7 +91,7 @@ func (c *container) prepare(ctx context.Context, argv []string) *exec.Cmd {
 	}
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	// A grandchild that keeps the pipes open must not keep the session open for ever.
-	command.WaitDelay = 2 * time.Second
+	command.WaitDelay = outputDelay
 	return command
 }
 
@@ -111,7 +111,7 @@ func (c *container) waitOnTerminal() {
 	err := c.command.Wait()
 	select {
 	case <-copied:
-	case <-time.After(time.Second):
+	case <-time.After(outputDelay):
 	}
 	_ = c.terminal.Close()
 	c.end(err)

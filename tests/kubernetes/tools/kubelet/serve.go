@@ -21,6 +21,8 @@ import (
 const (
 	streamIdle     = 4 * time.Hour
 	streamCreation = 30 * time.Second
+	// How long what a program wrote may come after its end: a slow machine loses none of it.
+	outputDelay = 30 * time.Second
 )
 
 // handler is the part of a kubelet's API that a kube-apiserver calls for its users.
@@ -225,7 +227,7 @@ func runOnTerminal(command *exec.Cmd, in io.Reader, out io.Writer, resize <-chan
 	err = command.Wait()
 	select {
 	case <-copied:
-	case <-time.After(time.Second):
+	case <-time.After(outputDelay):
 	}
 	return err
 }
