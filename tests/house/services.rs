@@ -8,6 +8,7 @@ use std::time::Duration;
 use moorline_model::Status;
 use moorline_process::write_private;
 use moorline_server::RawConfig;
+use moorline_testkit::Refusing;
 use moorline_testkit::client::LIMIT;
 use moorline_testkit::house::{Agent, Server};
 use moorline_testkit::link::Link;
@@ -30,6 +31,8 @@ struct Place {
     link: Link,
     store: Upstream,
     sink: Sink,
+    /// Where the services are that are down.
+    _dead: Refusing,
     _kube: Upstream,
     _upstreams: [Task; 2],
     logs: Logs,
@@ -62,7 +65,8 @@ impl Place {
             (Upstream::start().await.unwrap(), Upstream::start().await.unwrap(), Sink::start().await);
         let (echo, echoing) = serve(echo).await;
         let (flood, flooding) = serve(flood).await;
-        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let dead = Refusing::bind().unwrap();
+        let nobody = dead.address();
         let table = format!(
             "apiVersion: moorline.io/v1alpha1\nkind: ManagementServices\nservices:\n\
              - {{name: echo, clusters: [east], upstream: '{echo}', mode: PassThrough}}\n\
@@ -98,7 +102,7 @@ impl Place {
         }
         let (west, east) = (agents.pop().unwrap(), agents.pop().unwrap());
         let upstreams = [echoing, flooding];
-        Self { east, west, server, link, store, sink, _kube: kube, _upstreams: upstreams, logs }
+        Self { east, west, server, link, store, sink, _dead: dead, _kube: kube, _upstreams: upstreams, logs }
     }
 
     /// A program of `east` at a service that is offered as bytes.

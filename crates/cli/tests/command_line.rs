@@ -128,13 +128,10 @@ fn all_problems_are_told_together_and_no_secret_is() {
 fn a_gateway_that_is_not_there_ends_with_one() {
     let home = tempfile::tempdir().unwrap();
     let ca = authority(home.path());
-    let closed = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
-    };
+    let closed = moorline_testkit::Refusing::bind().unwrap();
     let token = home.path().join("token");
     fs::write(&token, "secret").unwrap();
-    let server = format!("https://{closed}");
+    let server = format!("https://{}", closed.address());
     let ran = moorline(
         home.path(),
         &["status", "--server", &server, "--certificate-authority", &ca, "--token-file", token.to_str().unwrap()],

@@ -1,5 +1,6 @@
 //! `kubectl port-forward`.
 
+use moorline_testkit::Refusing;
 use moorline_testkit::kubernetes::PodSpec;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -63,8 +64,8 @@ async fn converse(port: u16, sent: Vec<u8>) {
 /// A port where nothing listens closes the connection; it does not hang.
 pub(crate) async fn port_forward_refused(stage: &Stage) {
     stage.pod(PodSpec::idle("idle")).await;
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    let mut kubectl = stage.kube.start(&["port-forward", "pod/idle", &format!(":{free}")]);
+    let dead = Refusing::bind().unwrap();
+    let mut kubectl = stage.kube.start(&["port-forward", "pod/idle", &format!(":{}", dead.address().port())]);
     let port = local_port(&mut kubectl).await;
     let mut connection = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let mut nothing = Vec::new();
