@@ -112,12 +112,12 @@ impl Directory {
             write(KEY, &files.key_pem)?;
             files.address.as_deref().map_or(Ok(()), |address| write(ADDRESS, address))
         })?;
-        self.switch(&version)?;
+        // Before there is anything behind new ones: who is killed now leaves no version that only its own name leads to.
         let address = files.address.as_ref().map(|_| ADDRESS);
         for name in [ROOTS, CERTIFICATE, KEY].into_iter().chain(address) {
             self.link(name)?;
         }
-        sync(&self.path)?;
+        self.switch(&version)?;
         self.sweep(before.as_deref());
         Ok(())
     }

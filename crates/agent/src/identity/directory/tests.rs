@@ -53,6 +53,23 @@ fn what_is_kept_comes_back_whole_private_and_without_leftovers() {
 }
 
 #[test]
+fn names_are_there_before_there_is_anything_behind_them() {
+    let (dir, authority) = (tempfile::tempdir().unwrap(), authority());
+    let home = Directory::new(dir.path());
+    // In the way of the switch, as if somebody were killed just before it.
+    fs::create_dir(dir.path().join(NEXT)).unwrap();
+    home.save_blocking(&files(&authority)).unwrap_err();
+    for name in [ROOTS, CERTIFICATE, KEY] {
+        assert_eq!(fs::read_link(dir.path().join(name)).unwrap(), Path::new(DATA).join(name));
+    }
+    assert!(matches!(home.load_blocking(), Err(HomeError::Read { .. })), "nothing was kept");
+    fs::remove_dir(dir.path().join(NEXT)).unwrap();
+    let kept = files(&authority);
+    home.save_blocking(&kept).unwrap();
+    assert!(fs::read_to_string(dir.path().join(CERTIFICATE)).unwrap() == kept.certificate_pem);
+}
+
+#[test]
 fn a_directory_of_plain_files_is_read_and_becomes_a_linked_one() {
     let (dir, authority) = (tempfile::tempdir().unwrap(), authority());
     let home = Directory::new(dir.path());
