@@ -13,11 +13,10 @@ use std::{
     time::Duration,
 };
 
-use moorline_mtls::KeyPairError;
 use moorline_process::private_file::{private_dir, write_private};
 use zeroize::Zeroizing;
 
-use super::{ADDRESS, CERTIFICATE, Files, Home, HomeError, InvalidFiles, KEY, Later, ROOTS};
+use super::{ADDRESS, CERTIFICATE, Files, Home, HomeError, KEY, Later, ROOTS};
 
 /// The link to the version in use.
 const DATA: &str = "..data";
@@ -31,7 +30,7 @@ const VERSION: &str = "..moorline-";
 /// The key of a join that was begun.
 const PENDING: &str = ".joining.key";
 
-/// How often reading is tried again while somebody else is changing the files one by one, and how long it rests.
+/// How often reading is tried while somebody else may be writing the files one by one, and how long it rests.
 const ATTEMPTS: u32 = 10;
 const REST: Duration = Duration::from_millis(100);
 
@@ -48,22 +47,14 @@ impl Directory {
         Self { path: path.into() }
     }
 
-    /// What is kept. Blocks on the disk; for a second where what is there does not fit together, since somebody may just
-    /// be replacing it.
+    /// What is kept. Blocks on the disk; for a second where what is there is of no use, since somebody may just be writing
+    /// it: a file that is written in place is empty first and then half of itself, and fits the others when all are done.
     ///
     /// # Errors
     /// [`HomeError`], of the last attempt.
     pub fn load_blocking(&self) -> Result<Files, HomeError> {
-        for _attempt in 1..ATTEMPTS {
-            match self.read_checked() {
-                Err(error) if self.may_pass(&error) => {
-                    #[expect(clippy::disallowed_methods, reason = "a thread that blocks on files; nobody signals")]
-                    std::thread::sleep(REST);
-                }
-                done => return done,
-            }
-        }
-        self.read_checked()
+        #[expect(clippy::disallowed_methods, reason = "a thread that blocks on files; nobody signals")]
+        self.load_resting(|| std::thread::sleep(REST))
     }
 
     /// Keeps `files` instead. Blocks on the disk.
@@ -72,6 +63,16 @@ impl Directory {
     /// [`HomeError`]; what was there before is then still what is read.
     pub fn save_blocking(&self, files: &Files) -> Result<(), HomeError> {
         self.checked_save(files).map_err(|error| HomeError::Write { path: self.path.clone(), error })
+    }
+
+    fn load_resting(&self, mut rest: impl FnMut()) -> Result<Files, HomeError> {
+        for _attempt in 1..ATTEMPTS {
+            match self.read_checked() {
+                Err(error) if self.may_pass(&error) => rest(),
+                done => return done,
+            }
+        }
+        self.read_checked()
     }
 
     fn read_checked(&self) -> Result<Files, HomeError> {
@@ -101,10 +102,11 @@ impl Directory {
 
     fn checked_save(&self, files: &Files) -> io::Result<()> {
         fs::create_dir_all(&self.path)?;
-        let before = fs::read_link(self.path.join(DATA)).ok();
-        if before.is_none() {
+        let used = || fs::read_link(self.path.join(DATA)).ok();
+        if used().is_none() {
             self.convert()?;
         }
+        let before = used();
         let version = self.write_version(|directory| {
             let write = |name: &str, text: &str| write_private(&directory.join(name), text.as_bytes());
             write(ROOTS, &files.roots_pem)?;
@@ -192,10 +194,10 @@ impl Directory {
         }
     }
 
-    /// Whether it may be that somebody is just replacing the files.
+    /// Whether it may be that somebody is just writing or replacing the files.
     fn may_pass(&self, error: &HomeError) -> bool {
         match error {
-            HomeError::Invalid { reason, .. } => matches!(reason, InvalidFiles::Keys(KeyPairError::Mismatch(_))),
+            HomeError::Invalid { .. } => true,
             // The version was taken away between two files.
             HomeError::Read { error, .. } => {
                 error.kind() == io::ErrorKind::NotFound && self.path.join(DATA).is_symlink()
@@ -273,4 +275,4 @@ fn sync(directory: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -11,6 +11,12 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{Files, Home, HomeError, InvalidFiles};
 
+/// How long a change must have stood before it is used: authorities that are written in place are for a moment fewer.
+const SETTLES: Duration = Duration::from_millis(200);
+
+/// How often one look at the home waits for that.
+const LOOKS: u32 = 10;
+
 /// The identity in use. The key's text is not kept: it is read from the home where it is to be written again.
 pub(crate) struct Identity {
     home: Arc<dyn Home>,
@@ -67,17 +73,17 @@ impl Identity {
     /// [`HomeError`]; nothing has changed then.
     pub(crate) async fn change(&self, make: impl FnOnce(Files) -> Files + Send) -> Result<(), HomeError> {
         let _turn = self.turn.acquire().await;
-        let files = make(self.home.load().await?);
+        let files = make(self.settled().await?);
         let checked = files.check().map_err(|reason| HomeError::Invalid { place: self.home.place(), reason })?;
         self.home.save(&files).await?;
         self.put(Seen { files: hashes(&files), failed: None }, checked);
         Ok(())
     }
 
-    /// Looks whether somebody else has changed what is kept, and uses it if it is good.
+    /// Looks whether somebody else has changed what is kept, and uses it if it is good and stands for a moment.
     pub(crate) async fn refresh(&self) {
         let _turn = self.turn.acquire().await;
-        let loaded = self.home.load().await.and_then(|files| {
+        let loaded = self.settled().await.and_then(|files| {
             let checked = files.check().map_err(|reason| HomeError::Invalid { place: self.home.place(), reason })?;
             Ok((hashes(&files), checked))
         });
@@ -105,6 +111,20 @@ impl Identity {
         }
     }
 
+    /// What is kept; if it is not what was seen last, then once it has stood for a moment.
+    async fn settled(&self) -> Result<Files, HomeError> {
+        let mut before = None;
+        for _look in 0..LOOKS {
+            let files = self.home.load().await?;
+            let found = hashes(&files);
+            if found == self.seen().files || before.replace(found) == Some(found) {
+                return Ok(files);
+            }
+            tokio::time::sleep(SETTLES).await;
+        }
+        Err(HomeError::Other(format!("{}: somebody keeps changing it", self.home.place())))
+    }
+
     fn put(&self, seen: Seen, (keys, roots): (KeyPair, Roots)) {
         *self.seen() = seen;
         if keys.fingerprint() != self.keys.current().fingerprint() {
@@ -127,5 +147,91 @@ fn hashes(files: &Files) -> [moorline_model::Fingerprint; 2] {
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("home", &self.home).field("keys", &self.keys.current()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{
+        Later,
+        directory::tests::{authority, files},
+    };
+
+    /// A home that somebody writes to: each look finds the next of these, and the last one from then on.
+    #[derive(Debug)]
+    struct Written {
+        looks: Mutex<Vec<Files>>,
+        kept: Mutex<Option<Files>>,
+    }
+
+    impl Home for Written {
+        fn load(&self) -> Later<'_, Files> {
+            let mut looks = self.looks.lock().unwrap();
+            let found = if looks.len() > 1 { looks.remove(0) } else { looks[0].clone() };
+            Box::pin(async { Ok(found) })
+        }
+
+        fn save<'a>(&'a self, files: &'a Files) -> Later<'a, ()> {
+            *self.kept.lock().unwrap() = Some(files.clone());
+            Box::pin(async { Ok(()) })
+        }
+
+        fn writable(&self) -> Later<'_, ()> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn place(&self) -> String {
+            "a test".to_owned()
+        }
+    }
+
+    /// An identity of one authority, and the same while the authorities are rewritten in place: the new one, then both.
+    fn rewritten() -> (Files, Files, Files) {
+        let (old, new) = (authority(), authority());
+        let before = files(&old);
+        let half = Files { roots_pem: new.certificate_pem().to_owned(), ..before.clone() };
+        let whole = Files { roots_pem: format!("{}{}", half.roots_pem, before.roots_pem), ..before.clone() };
+        (before, half, whole)
+    }
+
+    fn identity(before: &Files, looks: &[&Files]) -> (Identity, Arc<Written>) {
+        let looks = Mutex::new(looks.iter().map(|&files| files.clone()).collect());
+        let home = Arc::new(Written { looks, kept: Mutex::default() });
+        (Identity::new(Arc::<Written>::clone(&home), before).unwrap(), home)
+    }
+
+    fn believed(identity: &Identity) -> usize {
+        identity.roots().current().certificates().len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn authorities_that_are_just_written_are_used_when_they_are_whole() {
+        let (before, half, whole) = rewritten();
+        let (identity, _home) = identity(&before, &[&half, &whole]);
+        let changes = identity.changes();
+        identity.refresh().await;
+        assert_eq!((believed(&identity), *changes.borrow()), (2, 1), "both, and at no time the half of them");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_is_made_of_whole_authorities() {
+        let (before, half, whole) = rewritten();
+        let (identity, home) = identity(&before, &[&half, &whole]);
+        let address = Some("hub.example.com:9449".to_owned());
+        identity.change(|files| Files { address, ..files }).await.unwrap();
+        assert!(home.kept.lock().unwrap().as_ref().unwrap().roots_pem == whole.roots_pem);
+        assert_eq!(believed(&identity), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_never_settles_is_not_used() {
+        let (before, half, whole) = rewritten();
+        let restless: Vec<_> = [&half, &whole].into_iter().cycle().take(2 * LOOKS as usize).collect();
+        let (identity, home) = identity(&before, &restless);
+        identity.refresh().await;
+        identity.change(|files| files).await.unwrap_err();
+        assert_eq!((believed(&identity), *identity.changes().borrow()), (1, 0));
+        assert!(home.kept.lock().unwrap().is_none());
     }
 }

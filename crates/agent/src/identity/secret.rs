@@ -38,8 +38,17 @@ pub(crate) struct Secret {
     door: OnceLock<(Client, Arc<Metrics>)>,
     /// What was last read or written; none as long as the Secret could not be read.
     known: Mutex<Option<Known>>,
-    /// Why the Secret cannot be read or written.
+    troubles: Mutex<Troubles>,
+    /// What they say.
     trouble: watch::Sender<Option<String>>,
+}
+
+/// Why the Secret cannot be read or written. Each stands until the same goes well: what can be read may still not be
+/// written. A write goes well together with the read before it.
+#[derive(Default)]
+struct Troubles {
+    read: Option<String>,
+    write: Option<String>,
 }
 
 /// What a Secret held at one version.
@@ -62,7 +71,7 @@ impl Secret {
     /// Reads the directory until [`Secret::attach`] gives it a client.
     pub(crate) fn new(object: Object, mounted: Directory) -> Self {
         let trouble = watch::Sender::new(None);
-        Self { object, mounted, door: OnceLock::new(), known: Mutex::default(), trouble }
+        Self { object, mounted, door: OnceLock::new(), known: Mutex::default(), troubles: Mutex::default(), trouble }
     }
 
     /// Asks this client from now on. Once.
@@ -80,12 +89,15 @@ impl Secret {
         let Some((client, _)) = self.door.get() else { return self.mounted.load().await };
         let error = match client.get::<Kept>(&self.object).await.map_err(|error| self.failed("read", &error)) {
             Ok(kept) => match self.files(&kept) {
-                Ok(files) => return Ok(self.newer_of(kept.metadata.resource_version, files).await),
+                Ok(files) => {
+                    self.stands(|troubles| troubles.read = None);
+                    return Ok(self.newer_of(kept.metadata.resource_version, files).await);
+                }
                 Err(error) => error,
             },
             Err(error) => error,
         };
-        self.stands(Some(error.to_string()));
+        self.stands(|troubles| troubles.read = Some(error.to_string()));
         if self.known().is_some() {
             return Err(error);
         }
@@ -101,13 +113,18 @@ impl Secret {
                     known.version = version;
                     Some(known.files.clone())
                 }
+                Some(known) if known.version == version => return files,
                 _new => {
                     *known = Some(Known { version, files: files.clone() });
                     None
                 }
             }
         };
-        let Some(before) = before else { return files };
+        let Some(before) = before else {
+            // Somebody else has written it: that a write of ours came too late is over with this.
+            self.stands(|troubles| troubles.write = None);
+            return files;
+        };
         tracing::warn!(secret = %self.object, "an older certificate was put into the Secret: putting the newer one back");
         // What could not be put back is told, and tried again: what is there still differs from what is known.
         if self.replace(Some(&before)).await.is_err()
@@ -121,7 +138,10 @@ impl Secret {
     /// Replaces the Secret, if it is the one that was read last. A dry run changes nothing.
     async fn replace(&self, files: Option<&Files>) -> Result<(), HomeError> {
         let replaced = self.try_replacing(files).await;
-        self.stands(replaced.as_ref().err().map(ToString::to_string));
+        self.stands(|troubles| match &replaced {
+            Ok(()) => *troubles = Troubles::default(),
+            Err(error) => troubles.write = Some(error.to_string()),
+        });
         replaced
     }
 
@@ -203,7 +223,10 @@ impl Secret {
         HomeError::Other(format!("cannot {what} {}: {}{remedy}", self.object, Chain(error)))
     }
 
-    fn stands(&self, trouble: Option<String>) {
+    fn stands(&self, change: impl FnOnce(&mut Troubles)) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut troubles);
+        let trouble = troubles.read.as_ref().or(troubles.write.as_ref()).cloned();
         if let Some((_, metrics)) = self.door.get() {
             metrics.identity_kept(trouble.is_none());
         }
@@ -264,5 +287,26 @@ impl Home for Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Secret").field("object", &self.object).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::SECRETS;
+
+    #[test]
+    fn a_trouble_stands_until_the_same_goes_well() {
+        let object = Object::of_namespace(SECRETS, "moorline".parse().unwrap(), "certs".parse().unwrap());
+        let secret = Secret::new(object, Directory::new("/nowhere"));
+        let told = secret.trouble();
+        let told = || told.borrow().clone().unwrap_or_default();
+        secret.stands(|troubles| troubles.write = Some("not to be written".to_owned()));
+        secret.stands(|troubles| troubles.read = Some("not to be read".to_owned()));
+        assert_eq!(told(), "not to be read");
+        secret.stands(|troubles| troubles.read = None);
+        assert_eq!(told(), "not to be written", "and whoever reads it learns nothing about that");
+        secret.stands(|troubles| *troubles = Troubles::default());
+        assert_eq!(told(), "");
     }
 }

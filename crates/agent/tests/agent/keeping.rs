@@ -37,7 +37,8 @@ async fn a_repaired_secret_is_taken_at_once_and_counts_before_the_mount() {
     api.apply(SECRET, good);
     let _session = hub.session(QUIET).await;
     api.becomes("True", "Connected").await;
-    assert!(agent.page("/metrics").await.contains("moorline_agent_identity_secret_ok 1"));
+    // A line of its own: the line of help begins with the same words.
+    assert!(agent.page("/metrics").await.contains("\nmoorline_agent_identity_secret_ok 1\n"));
     assert!(api.impersonated(SECRET).iter().all(Option::is_none));
     assert_eq!(api.count(&Method::PUT, SECRET), 0, "nothing was renewed");
 }
@@ -76,5 +77,27 @@ async fn without_its_secret_an_agent_goes_on_with_the_mount_and_says_so() {
     eventually(what, || api.available()["message"].as_str().is_some_and(|text| text.contains("create it"))).await;
     let condition = api.available();
     assert_eq!((condition["status"].as_str(), condition["reason"].as_str()), (Some("True"), Some("Connected")));
-    assert!(agent.page("/metrics").await.contains("moorline_agent_identity_secret_ok 0"));
+    assert!(agent.page("/metrics").await.contains("\nmoorline_agent_identity_secret_ok 0\n"));
+}
+
+#[tokio::test]
+async fn a_secret_that_can_be_read_again_is_no_longer_told_of() {
+    let (hub, api) = (Hub::start().await, Api::start().await);
+    hub.install(&Authority::generate("stranger", now(), Duration::from_secs(86_400)).unwrap());
+    api.apply(SECRET, hub.secret());
+    api.connect_to(&format!("127.0.0.1:{}", hub.port()));
+    let secret = api.object(SECRET).unwrap();
+    let agent = Agent::start(&keeping(&hub, &api));
+    spawn(async move {
+        loop {
+            drop(hub.handshake().await);
+        }
+    });
+    // The server is another's, so the agent has no session and looks often.
+    agent.shows("moorline_agent_identity_secret_ok 1").await;
+    api.delete(SECRET);
+    agent.shows("moorline_agent_identity_secret_ok 0").await;
+    api.apply(SECRET, secret);
+    agent.shows("moorline_agent_identity_secret_ok 1").await;
+    assert_eq!(api.count(&Method::PUT, SECRET), 0, "nothing was written");
 }

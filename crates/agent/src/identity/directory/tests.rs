@@ -1,10 +1,6 @@
 //! The directory form: filled by people, by kubelet and by us, and read while all of them change it.
 
-use std::{
-    os::unix::fs::PermissionsExt as _,
-    sync::atomic::{AtomicBool, Ordering},
-    time::SystemTime,
-};
+use std::{os::unix::fs::PermissionsExt as _, sync::mpsc, time::SystemTime};
 
 use moorline_ca::Authority;
 use moorline_model::{ClusterUid, Timestamp};
@@ -12,7 +8,7 @@ use moorline_model::{ClusterUid, Timestamp};
 use super::*;
 use crate::identity::Identity;
 
-fn files(authority: &Authority) -> Files {
+pub(in crate::identity) fn files(authority: &Authority) -> Files {
     let now = Timestamp::from(SystemTime::now());
     let issued = authority
         .issue_agent(&"east".parse().unwrap(), &ClusterUid::from_bytes([1; 16]), now, Duration::from_secs(3600))
@@ -25,7 +21,7 @@ fn files(authority: &Authority) -> Files {
     }
 }
 
-fn authority() -> Authority {
+pub(in crate::identity) fn authority() -> Authority {
     Authority::generate("tunnel", Timestamp::from(SystemTime::now()), Duration::from_secs(7200)).unwrap()
 }
 
@@ -89,14 +85,15 @@ fn whoever_reads_while_it_changes_sees_one_moment() {
     let home = Directory::new(dir.path());
     let all: Vec<Files> = (0..4).map(|_| files(&authority)).collect();
     write_plain(dir.path(), &all[0]);
-    let done = AtomicBool::new(false);
+    let (begin, begun) = mpsc::channel();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
+        let (home, all) = (&home, &all);
+        scope.spawn(move || {
+            while begin.send(()).is_ok() {
                 // By the names, one after the other, as a program that knows nothing of links would: each name leads
                 // to a file at every moment.
                 for name in [ROOTS, CERTIFICATE, KEY] {
-                    fs::read(dir.path().join(name)).unwrap();
+                    fs::read(home.path.join(name)).unwrap();
                 }
                 let read = home.load_blocking().unwrap();
                 assert!(all.contains(&read), "certificate and key of one moment");
@@ -104,8 +101,11 @@ fn whoever_reads_while_it_changes_sees_one_moment() {
         });
         for round in 0..40 {
             home.save_blocking(&all[round % 4]).unwrap();
+            // A version outlives one change and not two: whoever reads is not to sleep through both.
+            while begun.try_recv().is_ok() {}
+            begun.recv().expect("the reader found something wrong");
         }
-        done.store(true, Ordering::Relaxed);
+        drop(begun);
     });
 }
 
@@ -130,16 +130,33 @@ fn halves_that_somebody_is_just_replacing_are_waited_for() {
     let (dir, authority) = (tempfile::tempdir().unwrap(), authority());
     let home = Directory::new(dir.path());
     let (first, second) = (files(&authority), files(&authority));
-    write_plain(dir.path(), &first);
-    fs::write(dir.path().join(CERTIFICATE), &second.certificate_pem).unwrap();
-    std::thread::scope(|scope| {
-        let reading = scope.spawn(|| home.load_blocking());
-        fs::write(dir.path().join(KEY), &*second.key_pem).unwrap();
-        assert!(reading.join().unwrap().unwrap() == second);
-    });
-    fs::write(dir.path().join(KEY), &*first.key_pem).unwrap();
-    let error = home.load_blocking().unwrap_err().to_string();
-    assert!(error.contains("does not belong"), "{error}");
+    write_plain(dir.path(), &second);
+    for (name, whole, other) in [
+        (KEY, second.key_pem.as_str(), first.key_pem.as_str()),
+        (CERTIFICATE, &second.certificate_pem, &first.certificate_pem),
+        (ROOTS, &second.roots_pem, "no certificate yet"),
+    ] {
+        let write = |text: &str| fs::write(dir.path().join(name), text).unwrap();
+        // As a copy in place goes: another one's, nothing, a part, all of it.
+        write(other);
+        let mut steps = ["", &whole[..whole.len() / 2], whole].into_iter();
+        let read = home.load_resting(|| write(steps.next().unwrap())).unwrap();
+        assert!(read == second && steps.next().is_none(), "{name}");
+    }
+}
+
+#[test]
+fn what_stays_of_no_use_is_told_after_a_second() {
+    let (dir, authority) = (tempfile::tempdir().unwrap(), authority());
+    let home = Directory::new(dir.path());
+    write_plain(dir.path(), &files(&authority));
+    for (other, words) in [(files(&authority).key_pem.as_str(), "does not belong"), ("", "private key")] {
+        fs::write(dir.path().join(KEY), other).unwrap();
+        let mut waited = Duration::ZERO;
+        let error = home.load_resting(|| waited += REST).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert!(waited <= Duration::from_secs(1), "{waited:?}");
+    }
 }
 
 #[tokio::test]
