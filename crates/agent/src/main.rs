@@ -74,8 +74,8 @@ Examples:
   With a log store of the management cluster for the programs of this one:
     moorline-agent --management-cluster-addr hub.example.com --http-service logs=:9200
 
-HTTPS_PROXY and NO_PROXY are honoured for the way to the management cluster. Where a flag may be repeated, its variable
-holds one value a line.";
+HTTPS_PROXY and NO_PROXY are honoured for the way to a management cluster on another machine.
+Where a flag may be repeated, its variable holds one value a line.";
 
 fn main() -> ExitCode {
     let flags = Flags::parse();

@@ -200,7 +200,13 @@ impl Agent {
         write_enrolment(created, files.path())?;
         let mut raw = raw_agent(files.path(), tunnel, upstream);
         change(&mut raw);
-        let app = moorline_agent::App::build(moorline_agent::Config::from_raw(&raw)?)?;
+        // Nothing of this machine's environment, such as its proxy, is a test's.
+        let surroundings = moorline_agent::Surroundings {
+            variable: &|_| None,
+            service_account: "/nowhere".into(),
+            now: std::time::SystemTime::now().into(),
+        };
+        let app = moorline_agent::App::build(moorline_agent::Config::resolve(&raw, &surroundings)?)?;
         let (admin, services) = (app.admin_addr()?, app.service_addrs());
         let (stop, stopped) = oneshot::channel();
         let running = spawn(app.run(async move { drop(stopped.await) }));

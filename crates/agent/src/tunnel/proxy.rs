@@ -3,7 +3,7 @@
 //! The choice is made once, by the configuration; the exchange is called by `dial` with a connection to the proxy (TCP,
 //! or TLS for an `https://` proxy). Credentials of the proxy are in neither errors nor logs.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
@@ -63,12 +63,13 @@ pub(crate) enum ConnectError {
 
 impl Proxy {
     /// Which proxy, if any, is to be used for a server. Same rules as curl: names with their subdomains, addresses, and
-    /// networks in `NO_PROXY`.
+    /// networks in `NO_PROXY`. And as Go's programs do, `localhost` and loopback addresses without being asked: they mean
+    /// this machine, and to a proxy they would mean the proxy's.
     ///
     /// # Errors
     /// When a proxy is named but cannot be understood: going direct then would be a surprise.
     pub(crate) fn choose(variables: &ProxyVariables, host: &str, port: u16) -> Result<Option<Self>, InvalidProxy> {
-        if variables.proxy.trim().is_empty() {
+        if variables.proxy.trim().is_empty() || is_this_machine(host) {
             return Ok(None);
         }
         // Judged without NO_PROXY, so that a bad URL is told in either case.
@@ -151,6 +152,11 @@ impl fmt::Debug for ProxyVariables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProxyVariables").field("no_proxy", &self.no_proxy).finish_non_exhaustive()
     }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let loopback = host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
+    loopback || host.eq_ignore_ascii_case("localhost")
 }
 
 /// `host:port`, with brackets around an IPv6 address.

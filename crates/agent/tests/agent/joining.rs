@@ -6,7 +6,7 @@ use moorline_api::{CreatedJoinToken, paths};
 use moorline_testkit::{client::full, house::Server};
 use serde_json::json;
 
-use crate::{api::Api, keeping::SECRET};
+use crate::{api::Api, bench::within, keeping::SECRET};
 
 #[tokio::test]
 async fn an_agent_joins_into_its_secret_and_starts_before_the_mount_has_it() {
@@ -29,7 +29,8 @@ async fn an_agent_joins_into_its_secret_and_starts_before_the_mount_has_it() {
         admin_addr: Some("127.0.0.1:0".to_owned()),
         ..RawConfig::default()
     };
-    let files = join::at_start(&raw).await.unwrap().expect("an identity");
+    let starting = async || within(join::at_start(&raw)).await.expect("it has not joined in time").unwrap();
+    let files = starting().await.expect("an identity");
     assert_eq!(files.address.as_deref(), Some(server.tunnel.to_string().as_str()));
     let kept = api.object(SECRET).unwrap();
     let names: Vec<_> = kept["data"].as_object().unwrap().keys().map(String::as_str).collect();
@@ -39,5 +40,5 @@ async fn an_agent_joins_into_its_secret_and_starts_before_the_mount_has_it() {
 
     // Started again, before kubelet has brought it into the mount and after the token is gone.
     std::fs::remove_file(token).unwrap();
-    assert_eq!(join::at_start(&raw).await.unwrap(), Some(files));
+    assert_eq!(starting().await, Some(files));
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use moorline_agent::RawConfig;
 use moorline_ca::{Authority, SubjectName};
 use moorline_mtls::{GatewayAcceptor, KeyPair, Roots};
 use moorline_testkit::Refusing;
@@ -20,8 +21,20 @@ use crate::{
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A proxy that tells the heads it gets, and opens the way, or answers as it was told.
-async fn proxy(answer: Option<&'static str>) -> (String, mpsc::Receiver<String>) {
+/// Where the server is to whoever goes through a proxy. Nobody else can resolve it, and nobody has to.
+const BEYOND: &str = "hub.invalid:9449";
+
+/// What a proxy does with who asks for [`BEYOND`].
+#[derive(Clone, Copy)]
+enum Manners {
+    /// Opens the way to this port.
+    Opens(u16),
+    /// Answers this, and hangs up.
+    Answers(&'static str),
+}
+
+/// A proxy that tells the heads it gets.
+async fn proxy(manners: Manners) -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (tell, told) = mpsc::channel(16);
@@ -33,20 +46,23 @@ async fn proxy(answer: Option<&'static str>) -> (String, mpsc::Receiver<String>)
                 while !head.ends_with(b"\r\n\r\n") {
                     head.push(socket.read_u8().await.unwrap());
                 }
-                let head = String::from_utf8(head).unwrap();
-                let target = head.split(' ').nth(1).unwrap().to_owned();
-                drop(tell.try_send(head));
-                if let Some(answer) = answer {
-                    socket.write_all(answer.as_bytes()).await.unwrap();
-                    return;
+                drop(tell.try_send(String::from_utf8(head).unwrap()));
+                match manners {
+                    Manners::Answers(text) => socket.write_all(text.as_bytes()).await.unwrap(),
+                    Manners::Opens(port) => {
+                        let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                        socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                        drop(copy_bidirectional(&mut socket, &mut server).await);
+                    }
                 }
-                let mut server = TcpStream::connect(target).await.unwrap();
-                socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-                drop(copy_bidirectional(&mut socket, &mut server).await);
             });
         }
     });
     (address, told)
+}
+
+fn beyond(hub: &Hub, upstream: &Upstream) -> RawConfig {
+    RawConfig { management_cluster_addr: Some(BEYOND.to_owned()), ..hub.raw(&upstream.url()) }
 }
 
 fn environment(pairs: &[(&'static str, String)]) -> impl Fn(&str) -> Option<String> + use<> {
@@ -57,33 +73,42 @@ fn environment(pairs: &[(&'static str, String)]) -> impl Fn(&str) -> Option<Stri
 #[tokio::test]
 async fn through_a_proxy_with_a_password() {
     let (hub, upstream) = (Hub::start().await, Upstream::start().await);
-    let (address, mut told) = proxy(None).await;
+    let (address, mut told) = proxy(Manners::Opens(hub.port())).await;
     let variables = environment(&[("https_proxy", format!("http://user:s3cret@{address}"))]);
-    let _agent = Agent::start_with(&hub.raw(&upstream.url()), &variables);
+    let _agent = Agent::start_with(&beyond(&hub, &upstream), &variables);
     let session = hub.session(QUIET).await;
     assert_eq!(text(session.get("/x").await).await, "fine");
     let head = within(told.recv()).await.unwrap().unwrap();
-    assert!(head.starts_with(&format!("CONNECT 127.0.0.1:{} HTTP/1.1", hub.port())), "{head}");
+    assert!(head.starts_with(&format!("CONNECT {BEYOND} HTTP/1.1")), "{head}");
     assert!(head.contains("Basic dXNlcjpzM2NyZXQ="), "{head}");
 }
 
 #[tokio::test]
 async fn f21_a_proxy_that_refuses_is_named_with_its_status_and_not_its_password() {
     let (hub, upstream) = (Hub::start().await, Upstream::start().await);
-    let (address, _told) = proxy(Some("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")).await;
+    let refusal = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
+    let (address, _told) = proxy(Manners::Answers(refusal)).await;
     let variables = environment(&[("HTTPS_PROXY", format!("http://user:s3cret@{address}"))]);
-    let agent = Agent::start_with(&hub.raw(&upstream.url()), &variables);
+    let agent = Agent::start_with(&beyond(&hub, &upstream), &variables);
     agent.says(&format!("the proxy http://{address} opened no way")).await;
     let page = agent.page("/readyz?verbose").await;
     assert!(page.contains("407") && !page.contains("s3cret"), "{page}");
 }
 
 #[tokio::test]
-async fn an_exempt_server_is_dialled_directly() {
-    let (hub, upstream) = (Hub::start().await, Upstream::start().await);
-    let variables =
-        environment(&[("HTTPS_PROXY", "http://127.0.0.1:1".to_owned()), ("no_proxy", "127.0.0.0/8".to_owned())]);
-    let _agent = Agent::start_with(&hub.raw(&upstream.url()), &variables);
+async fn an_exempt_server_and_one_on_this_machine_are_dialled_directly() {
+    let (nobody, hub, upstream) = (Refusing::bind().unwrap(), Hub::start().await, Upstream::start().await);
+    let proxy = ("HTTPS_PROXY", format!("http://{}", nobody.address()));
+    let _agent = Agent::start_with(&hub.raw(&upstream.url()), &environment(std::slice::from_ref(&proxy)));
+    hub.session(QUIET).await;
+
+    // Not loopback's by its name, and still here.
+    let address = Some(format!("0.0.0.0:{}", hub.port()));
+    let raw = RawConfig { management_cluster_addr: address, ..hub.raw(&upstream.url()) };
+    let agent = Agent::start_with(&raw, &environment(std::slice::from_ref(&proxy)));
+    agent.says(&format!("cannot connect to the proxy http://{}", nobody.address())).await;
+    drop(agent);
+    let _agent = Agent::start_with(&raw, &environment(&[proxy, ("no_proxy", "0.0.0.0/8".to_owned())]));
     hub.session(QUIET).await;
 }
 

@@ -20,6 +20,9 @@ use super::{
     namespace::possible,
 };
 
+/// Where the server is to whoever goes through a proxy. Nobody else can resolve it, and nobody has to.
+const BEYOND: &str = "hub.invalid:9449";
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// What is in the way.
@@ -83,8 +86,8 @@ async fn carry(mut socket: TcpStream, server: SocketAddr, manners: Manners) {
             drop(socket.write_all(text.as_bytes()).await);
         }
         Manners::Gathers(pause) => {
-            let target = connect_head(&mut socket).await;
-            let far = TcpStream::connect(target).await.unwrap();
+            assert_eq!(connect_head(&mut socket).await, BEYOND);
+            let far = TcpStream::connect(server).await.unwrap();
             drop(socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await);
             let ((near_read, near_write), (far_read, far_write)) = (socket.into_split(), far.into_split());
             tokio::join!(gather(near_read, far_write, pause), gather(far_read, near_write, pause));
@@ -125,7 +128,7 @@ async fn f21_a_proxy_that_is_silent_refuses_or_buffers_is_named_and_lived_with()
     let upstream = Upstream::start().await.unwrap();
     let proxy = Middle::new(server.tunnel, Manners::Silent).await;
     let variable = format!("http://user:the-secret-of-the-proxy@{}", proxy.address);
-    let agent = Agent::start_with(&server.create("east").await, server.tunnel, &upstream, |mut command| {
+    let agent = Agent::start_with(&server.create("east").await, BEYOND, &upstream, |mut command| {
         command.env("HTTPS_PROXY", variable);
         command
     })
