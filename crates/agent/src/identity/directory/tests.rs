@@ -77,6 +77,9 @@ fn a_directory_of_plain_files_is_read_and_becomes_a_linked_one() {
     for name in [ROOTS, CERTIFICATE, KEY] {
         assert_eq!(fs::read_link(dir.path().join(name)).unwrap(), Path::new(DATA).join(name));
     }
+    let keys = fs::read_dir(dir.path()).unwrap().filter_map(|entry| fs::read(entry.unwrap().path().join(KEY)).ok());
+    let old = keys.filter(|key| key.as_slice() == first.key_pem.as_bytes()).count();
+    assert_eq!(old, 1, "what was there before stays for whoever is just reading it");
 }
 
 #[test]
