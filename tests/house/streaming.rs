@@ -223,7 +223,13 @@ async fn f12_an_upload_that_nobody_reads_ends_with_its_user() {
     let endless = futures_util::stream::repeat_with(move || Ok(Frame::data(piece.clone())));
     let body = http_body_util::BodyExt::boxed(StreamBody::new(endless));
     let request = user.request(Method::POST, "/clusters/east/hang").map(|_| body);
-    let waiting = tokio::time::timeout(Duration::from_secs(2), connection.send(request)).await;
+    let mut sending = Box::pin(connection.send(request));
+    tokio::select! {
+        answered = &mut sending => panic!("somebody answered: {answered:?}"),
+        () = until("it runs", async || house.upstream.running() == 1) => {}
+    }
+    // What is on the way fills meanwhile.
+    let waiting = tokio::time::timeout(Duration::from_secs(2), sending).await;
     assert!(waiting.is_err(), "somebody answered");
     assert_eq!(house.upstream.running(), 1);
     drop(connection);
@@ -262,10 +268,10 @@ async fn f12_five_hundred_cancelled_watches_leave_nothing_behind() {
 async fn f38_a_long_link_carries_more_than_a_fixed_window_would() {
     const SIZE: u64 = 16 * MIB;
     // So long that the waits decide, and not how fast the machine is.
-    const ROUND_TRIP: Duration = Duration::from_millis(200);
-    /// What yamux would let pass: its default of 256 KiB for each round trip. 1.25 MiB/s.
-    const FIXED: Duration = Duration::from_millis(200 * (SIZE / (256 * 1024)));
-    let server = Server::start().await.unwrap();
+    const ROUND_TRIP: Duration = Duration::from_millis(400);
+    /// What yamux would let pass: its default of 256 KiB for each round trip. 640 KiB/s.
+    const FIXED: Duration = Duration::from_millis(400 * (SIZE / (256 * 1024)));
+    let server = Server::start_with(|raw| raw.heartbeat_interval = Some("2s".to_owned())).await.unwrap();
     let upstream = Upstream::start().await.unwrap();
     let link = Link::to(server.tunnel).await.unwrap();
     // Before the agent dials: windows grow by the round trip that a session has measured, at its start at first.
