@@ -161,7 +161,17 @@ impl Renewal {
         if keys.info().common_names != held.info().common_names || !keys.info().for_clients {
             return Err(RenewError::Foreign);
         }
-        identity.change(|before| Files { address: before.address, ..files }).await?;
+        let mut theirs = false;
+        let keep = |kept: Files| {
+            // Whoever put another there meanwhile knows better.
+            theirs = kept.check().is_ok_and(|(keys, _)| keys.fingerprint() != before);
+            if theirs { kept } else { Files { address: kept.address, ..files } }
+        };
+        identity.change(keep).await?;
+        if theirs {
+            tracing::info!("the certificate was replaced by another while it was renewed: that one is kept");
+            return Ok(());
+        }
         tracing::info!(fingerprint = %keys.fingerprint(), not_after = %keys.not_after(), "certificate renewed");
         Ok(())
     }

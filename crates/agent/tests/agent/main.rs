@@ -10,6 +10,7 @@ mod hub;
 mod joining;
 mod keeping;
 mod program;
+mod renewing;
 mod services;
 mod serving;
 mod sessions;
