@@ -241,6 +241,7 @@ mod tests {
                 fingerprint: Fingerprint::from_bytes([0xab; 32]),
                 not_after: Timestamp::from_unix_seconds(1_826_769_180),
                 dialect: Dialect::Moorline,
+                renews: None,
             }],
             ..ClusterRecord::new("east".parse().unwrap(), ClusterUid::from_bytes([0x11; 16]), created)
         };

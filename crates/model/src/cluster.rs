@@ -48,6 +48,10 @@ pub struct ActiveFingerprint {
     /// and neither opens the door of the other.
     #[serde(default)]
     pub dialect: Dialect,
+    /// The certificate that its holder renewed, and has kept until it knows that this one works. None where this one was
+    /// handed out anew: by a manifest, a join or a migration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renews: Option<Fingerprint>,
 }
 
 /// How agents of a cluster may join by what its Kubernetes attests, without a secret that somebody carries there.
@@ -159,6 +163,7 @@ mod tests {
                 fingerprint: Fingerprint::from_bytes([1; 32]),
                 not_after: Timestamp::from_unix_seconds(2_000_000_000),
                 dialect: Dialect::Guardian,
+                renews: None,
             }],
             ..ClusterRecord::new(
                 "east".parse().unwrap(),
@@ -183,6 +188,7 @@ mod tests {
             fingerprint: Fingerprint::from_bytes([number; 32]),
             not_after: Timestamp::from_unix_seconds(2_000_000_000),
             dialect: Dialect::Moorline,
+            renews: None,
         };
         let mut record = ClusterRecord::new(
             "east".parse().unwrap(),

@@ -251,6 +251,7 @@ mod tests {
             fingerprint: print(number),
             not_after: Timestamp::from_unix_seconds(2_000_000_000),
             dialect: Dialect::Moorline,
+            renews: None,
         }
     }
 

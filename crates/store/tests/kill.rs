@@ -28,6 +28,7 @@ fn record(round: u32, serial: u32) -> ClusterRecord {
             fingerprint: Fingerprint::from_bytes(fingerprint),
             not_after: Timestamp::from_unix_seconds(2_000_000_000),
             dialect: Dialect::Moorline,
+            renews: None,
         }],
         ..ClusterRecord::new(
             format!("r{round}-c{serial}").parse().unwrap(),

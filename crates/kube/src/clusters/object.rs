@@ -102,6 +102,7 @@ pub(super) fn status(record: &ClusterRecord) -> ManagedClusterStatus {
         fingerprint: active.fingerprint.to_string(),
         not_after: text(&active.not_after),
         dialect: active.dialect.into(),
+        renews: active.renews.as_ref().map(ToString::to_string),
     };
     let token = |token: &model::JoinToken| JoinToken {
         id: token.id.clone(),
@@ -154,7 +155,8 @@ impl Reading {
             let not_after = self.parse("status.fingerprints", &certificate.not_after);
             let Some((fingerprint, not_after)) = fingerprint.zip(not_after) else { continue };
             let dialect = certificate.dialect.into();
-            record.fingerprints.push(ActiveFingerprint { fingerprint, not_after, dialect });
+            let renews = certificate.renews.as_deref().and_then(|text| self.parse("status.fingerprints", text));
+            record.fingerprints.push(ActiveFingerprint { fingerprint, not_after, dialect, renews });
         }
         for retired in &status.retired {
             record.retired.extend(self.parse::<model::Fingerprint>("status.retired", retired));

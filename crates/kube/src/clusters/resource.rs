@@ -191,6 +191,9 @@ pub(crate) struct Certificate {
     /// What its holder speaks.
     #[serde(default)]
     pub(crate) dialect: Dialect,
+    /// The one that its holder renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) renews: Option<String>,
 }
 
 /// A join token, without its secret.

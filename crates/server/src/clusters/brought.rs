@@ -33,7 +33,12 @@ pub(crate) fn certificate(record: &ClusterRecord) -> Result<Option<ActiveFingerp
     if others(CLUSTER, record.name.as_str()) || others(CLUSTER_UID, &uid) {
         return Err("spec.certificate: it is another cluster's".to_owned());
     }
-    Ok(Some(ActiveFingerprint { fingerprint: info.fingerprint, not_after: info.not_after, dialect: record.dialect }))
+    Ok(Some(ActiveFingerprint {
+        fingerprint: info.fingerprint,
+        not_after: info.not_after,
+        dialect: record.dialect,
+        renews: None,
+    }))
 }
 
 /// The record as it counts: with the certificate that was brought; without any while it is revoked, whatever it lists.

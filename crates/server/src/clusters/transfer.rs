@@ -257,6 +257,7 @@ mod tests {
             fingerprint,
             not_after: moment(2_000_000_000),
             dialect: Dialect::Moorline,
+            renews: None,
         });
         record
     }

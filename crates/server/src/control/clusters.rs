@@ -153,7 +153,7 @@ async fn make(state: &State, meant: Meant, grant: &Grant) -> Answer<CreatedClust
         labels,
         dialect,
         operator_namespace,
-        fingerprints: vec![ActiveFingerprint { fingerprint, not_after, dialect }],
+        fingerprints: vec![ActiveFingerprint { fingerprint, not_after, dialect, renews: None }],
         ..ClusterRecord::new(name, uid, clock::now())
     };
     let created = state.clusters.create(record.clone()).await;

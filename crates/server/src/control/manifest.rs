@@ -89,7 +89,7 @@ async fn enrol(state: &State, name: &ClusterName, grant: &Grant) -> Answer<Creat
             return Err(Held::Enrolled(record.dialect));
         }
         unenrolled(record)?;
-        record.fingerprints = vec![ActiveFingerprint { fingerprint, not_after, dialect }];
+        record.fingerprints = vec![ActiveFingerprint { fingerprint, not_after, dialect, renews: None }];
         record.revoked = None;
         Ok(())
     });

@@ -90,14 +90,13 @@ async fn begin(state: &State, known: &Arc<Cluster>, wanted: MigrateCluster, gran
     let issued = state.issuer.issue(name, &uid, dialect);
     let issued = issued.map_err(|error| Failure::internal("sign the agent's certificate", &error))?;
     let (fingerprint, not_after) = (issued.fingerprint, issued.not_after);
-    let new = ActiveFingerprint { fingerprint, not_after, dialect };
+    let new = ActiveFingerprint { fingerprint, not_after, dialect, renews: None };
     let cluster = Arc::clone(known);
     let changed = state.clusters.update(name, move |record| {
         if record.uid != uid {
             return Err(NotBegun::Replaced);
         }
-        let seen: Vec<_> = cluster.in_use().into_iter().chain(cluster.proven()).collect();
-        dialects::begin(record, &seen, new).map_err(|TooMany| NotBegun::TooMany)?;
+        dialects::begin(record, &cluster.seen(), new).map_err(|TooMany| NotBegun::TooMany)?;
         if let Some(namespace) = &operator_namespace {
             record.operator_namespace = Some(namespace.clone());
         }

@@ -174,7 +174,12 @@ mod tests {
         assert_eq!(told(&record, 0), None, "not enrolled");
         for end in [800, 1000] {
             let fingerprint = Fingerprint::from_bytes([1; 32]);
-            record.fingerprints.push(ActiveFingerprint { fingerprint, not_after: at(end), dialect: Dialect::Moorline });
+            record.fingerprints.push(ActiveFingerprint {
+                fingerprint,
+                not_after: at(end),
+                dialect: Dialect::Moorline,
+                renews: None,
+            });
         }
         for (now, status, reason, since) in [
             (899, ConditionStatus::False, "CertificateValid", 5),
@@ -198,7 +203,7 @@ mod tests {
         record.dialect = Dialect::Guardian;
         let mut stands = |dialect, end| {
             let fingerprint = Fingerprint::from_bytes([1; 32]);
-            record.fingerprints.push(ActiveFingerprint { fingerprint, not_after: at(end), dialect });
+            record.fingerprints.push(ActiveFingerprint { fingerprint, not_after: at(end), dialect, renews: None });
             record.clone()
         };
         let years = Duration::from_secs(1826 * DAY);

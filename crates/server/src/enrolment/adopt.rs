@@ -23,8 +23,12 @@ pub(crate) async fn adopt(state: &Arc<State>, peer: &VerifiedPeer) {
         tracing::warn!(cluster = %name, %uid, "not adopted: the certificate was issued for Calico's Guardian, and is shown by another agent");
         return;
     }
-    let active =
-        ActiveFingerprint { fingerprint: peer.fingerprint(), not_after: peer.not_after(), dialect: Dialect::Moorline };
+    let active = ActiveFingerprint {
+        fingerprint: peer.fingerprint(),
+        not_after: peer.not_after(),
+        dialect: Dialect::Moorline,
+        renews: None,
+    };
     let known = state.registry.by_name(&name);
     let outcome = match known {
         None if name.is_reserved() => return,

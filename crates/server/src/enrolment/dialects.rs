@@ -54,7 +54,11 @@ pub(crate) fn begin(record: &mut ClusterRecord, seen: &[Fingerprint], new: Activ
     // is the one in use, also before it was seen since this server started.
     let changes = record.dialect == new.dialect && !record.fingerprints.iter().all(of_this);
     let first = first.filter(|_first| !changes);
-    record.retire(|active| !of_this(active) || Some(active.fingerprint) == first || seen.contains(&active.fingerprint));
+    record.retire(|active| {
+        // A renewed one is what its agent has kept, whether it came back with it already or not.
+        let kept = !of_this(active) || Some(active.fingerprint) == first || active.renews.is_some();
+        kept || seen.contains(&active.fingerprint)
+    });
     if record.fingerprints.len() >= MOST {
         return Err(TooMany);
     }
@@ -103,7 +107,7 @@ mod tests {
 
     fn active(number: u8, dialect: Dialect) -> ActiveFingerprint {
         let not_after = Timestamp::from_unix_seconds(2_000_000_000);
-        ActiveFingerprint { fingerprint: Fingerprint::from_bytes([number; 32]), not_after, dialect }
+        ActiveFingerprint { fingerprint: Fingerprint::from_bytes([number; 32]), not_after, dialect, renews: None }
     }
 
     fn ours(number: u8) -> ActiveFingerprint {
@@ -143,6 +147,17 @@ mod tests {
             begin(&mut record, &[], new).unwrap();
             assert_eq!(numbers(&record), left, "to and fro, and bounded");
         }
+    }
+
+    #[test]
+    fn what_an_agent_has_renewed_is_not_what_was_handed_out() {
+        let renewed = ActiveFingerprint { renews: Some(ours(1).fingerprint), ..ours(2) };
+        let mut record = record(Dialect::Moorline, &[ours(1), renewed, ours(3)]);
+        begin(&mut record, &[], ours(4)).unwrap();
+        assert_eq!(numbers(&record), [1, 2, 4], "nobody has shown any of them since the server started");
+        begin(&mut record, &[], guardians(5)).unwrap();
+        begin(&mut record, &[], ours(6)).unwrap();
+        assert_eq!(numbers(&record), [1, 2, 5, 6]);
     }
 
     #[test]

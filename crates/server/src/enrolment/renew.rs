@@ -73,17 +73,19 @@ pub(crate) async fn renew(
     cluster.take_turn(session.id(), (REST.min(sixth), AGAIN.min(sixth)), Instant::now()).map_err(Refused::TooSoon)?;
     let signed = state.issuer.issue_for(&record.name, &record.uid, &request);
     let (certified, roots) = signed.map_err(|error| Refused::Internal(error.to_string()))?;
+    let asking = session.about().fingerprint;
     let new = ActiveFingerprint {
         fingerprint: certified.fingerprint,
         not_after: certified.not_after,
         dialect: Dialect::Moorline,
+        renews: Some(asking),
     };
-    let (asking, shared, uid) = (session.about().fingerprint, Arc::clone(cluster), record.uid);
+    let (shared, uid) = (Arc::clone(cluster), record.uid);
     let changed = state.clusters.update(&record.name, move |record| {
         if record.uid != uid {
             return Err(Refused::Disowned);
         }
-        add(record, asking, &shared.in_use(), new)
+        add(record, &shared.seen(), asking, new)
     });
     match changed.await {
         Ok(_) => {}
@@ -101,11 +103,13 @@ pub(crate) async fn renew(
     Ok(RenewAnswer { certificate: certified.certificate_pem, roots })
 }
 
-/// Puts a certificate beside those in use. One that was never used makes room: whoever asked for it asks again.
+/// Puts a certificate beside those in use. One that the same holder was given before, and that is not among those `seen`,
+/// makes room: it asks again. What was handed out and waits for its first use stays, and stays newer: whoever comes with
+/// that takes over from all.
 fn add(
     record: &mut ClusterRecord,
+    seen: &[Fingerprint],
     asking: Fingerprint,
-    in_use: &[Fingerprint],
     new: ActiveFingerprint,
 ) -> Result<(), Refused> {
     if !record.accepts(&asking) {
@@ -114,16 +118,14 @@ fn add(
     if brought(record) == Some(asking) {
         return Err(Refused::Brought);
     }
-    let theirs = brought(record);
-    record.retire(|active| {
-        let kept = active.fingerprint == asking || Some(active.fingerprint) == theirs;
-        // Those of another dialect go when that one is left.
-        kept || active.dialect != new.dialect || in_use.contains(&active.fingerprint)
-    });
+    let unseen = |active: &ActiveFingerprint| active.fingerprint != asking && !seen.contains(&active.fingerprint);
+    record.retire(|active| active.renews != Some(asking) || !unseen(active));
     if record.fingerprints.len() >= MOST {
         return Err(Refused::TooMany);
     }
-    record.fingerprints.push(new);
+    let waits = |active: &ActiveFingerprint| active.renews.is_none() && unseen(active);
+    let at = record.fingerprints.iter().rposition(|active| !waits(active)).map_or(0, |last| last + 1);
+    record.fingerprints.insert(at, new);
     Ok(())
 }
 
@@ -219,7 +221,14 @@ mod tests {
             fingerprint: Fingerprint::from_bytes([number; 32]),
             not_after: Timestamp::from_unix_seconds(2_000_000_000),
             dialect: Dialect::Moorline,
+            renews: None,
         }
+    }
+
+    fn renewed(record: &mut ClusterRecord, seen: &[u8], asking: u8, new: u8) -> Result<(), Refused> {
+        let seen: Vec<_> = seen.iter().map(|number| active(*number).fingerprint).collect();
+        let asking = active(asking).fingerprint;
+        add(record, &seen, asking, ActiveFingerprint { renews: Some(asking), ..active(new) })
     }
 
     fn record(numbers: &[u8]) -> ClusterRecord {
@@ -237,24 +246,36 @@ mod tests {
     #[test]
     fn a_renewal_replaces_one_that_was_never_used_and_nothing_else() {
         let mut record = record(&[1]);
-        let asking = active(1).fingerprint;
-        add(&mut record, asking, &[], active(2)).unwrap();
+        renewed(&mut record, &[], 1, 2).unwrap();
         assert_eq!(numbers(&record), [1, 2]);
-        add(&mut record, asking, &[], active(3)).unwrap();
+        renewed(&mut record, &[], 1, 3).unwrap();
         assert_eq!(numbers(&record), [1, 3], "the second was never seen");
         assert_eq!(record.retired, [active(2).fingerprint]);
-        add(&mut record, active(3).fingerprint, &[asking, active(3).fingerprint], active(4)).unwrap();
+        renewed(&mut record, &[1, 3], 3, 4).unwrap();
         assert_eq!(numbers(&record), [1, 3, 4], "one is still being left");
+    }
+
+    #[test]
+    fn what_waits_for_its_first_use_outlives_a_renewal_of_what_it_is_to_replace() {
+        let mut record = record(&[1, 9]);
+        renewed(&mut record, &[1], 1, 2).unwrap();
+        assert_eq!(numbers(&record), [1, 2, 9]);
+        renewed(&mut record, &[1], 1, 3).unwrap();
+        assert_eq!(numbers(&record), [1, 3, 9]);
+        renewed(&mut record, &[1, 3], 3, 4).unwrap();
+        assert_eq!(numbers(&record), [1, 3, 4, 9]);
+        // Once it was used it is one of several.
+        renewed(&mut record, &[4, 9], 4, 5).unwrap();
+        assert_eq!(numbers(&record), [1, 3, 4, 9, 5]);
     }
 
     #[test]
     fn only_who_stands_for_the_cluster_renews() {
         let mut one = record(&[1]);
-        assert!(matches!(add(&mut one, active(9).fingerprint, &[], active(2)), Err(Refused::Disowned)));
+        assert!(matches!(renewed(&mut one, &[], 9, 2), Err(Refused::Disowned)));
         assert_eq!(numbers(&one), [1]);
         let all: Vec<u8> = (1..=12).collect();
         let mut full = record(&all);
-        let in_use: Vec<_> = all.iter().map(|number| active(*number).fingerprint).collect();
-        assert!(matches!(add(&mut full, active(1).fingerprint, &in_use, active(99)), Err(Refused::TooMany)));
+        assert!(matches!(renewed(&mut full, &all, 1, 99), Err(Refused::TooMany)));
     }
 }

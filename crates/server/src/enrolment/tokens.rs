@@ -178,9 +178,9 @@ impl Presented {
     }
 }
 
-/// Lets a certificate stand for a cluster beside those that its agents use. One that was handed out and never seen makes
-/// room; the first, which stood for the cluster before, stays until the new one has connected.
-pub(crate) fn enrol(record: &mut ClusterRecord, in_use: &[Fingerprint], new: ActiveFingerprint) -> Result<(), Refused> {
+/// Lets a certificate stand for a cluster beside those that its agents use. One that was handed out and is not among those
+/// `seen` makes room; the first, which stood for the cluster before, stays until the new one has connected.
+pub(crate) fn enrol(record: &mut ClusterRecord, seen: &[Fingerprint], new: ActiveFingerprint) -> Result<(), Refused> {
     if record.dialect == Dialect::Guardian {
         let name = &record.name;
         let message = format!(
@@ -191,10 +191,10 @@ pub(crate) fn enrol(record: &mut ClusterRecord, in_use: &[Fingerprint], new: Act
     }
     let alike = |active: &&ActiveFingerprint| active.dialect == new.dialect;
     let first = record.fingerprints.iter().find(alike).map(|active| active.fingerprint);
-    // Those of another dialect go when that one is left.
+    // Those of another dialect go when that one is left, and a renewed one is what its agent has kept.
     record.retire(|active| {
-        let kept = Some(active.fingerprint) == first || active.dialect != new.dialect;
-        kept || in_use.contains(&active.fingerprint)
+        let kept = Some(active.fingerprint) == first || active.dialect != new.dialect || active.renews.is_some();
+        kept || seen.contains(&active.fingerprint)
     });
     if record.fingerprints.len() >= MAX_CERTIFICATES {
         let message = format!("the cluster {} has {MAX_CERTIFICATES} certificates in use already", record.name);

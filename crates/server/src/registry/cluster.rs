@@ -224,6 +224,11 @@ impl Cluster {
         self.sessions.load().iter().map(|session| session.about().fingerprint).collect()
     }
 
+    /// The certificates that have sessions, or had the newest one since this server started.
+    pub(crate) fn seen(&self) -> Vec<Fingerprint> {
+        self.in_use().into_iter().chain(self.proven()).collect()
+    }
+
     /// Lets a session's agent renew now, unless a renewal of another session is younger than `rest`, or one of its own
     /// younger than `again`.
     ///

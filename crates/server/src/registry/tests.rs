@@ -29,6 +29,7 @@ fn record(name: &str, number: u8) -> ClusterRecord {
             fingerprint: certificate(number),
             not_after: clock::now(),
             dialect: Dialect::Moorline,
+            renews: None,
         }],
         ..ClusterRecord::new(name.parse().unwrap(), ClusterUid::from_bytes([number; 16]), clock::now())
     }

@@ -44,6 +44,7 @@ pub(in super::super) fn full() -> ClusterRecord {
         fingerprint: print(1),
         not_after: moment(2_000_000_000),
         dialect: model::Dialect::Guardian,
+        renews: Some(print(2)),
     });
     record.retired.push(print(2));
     record.revoked = Some(moment(1_800_000_000));

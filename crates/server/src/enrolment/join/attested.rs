@@ -36,8 +36,12 @@ pub(super) async fn join(
     refuse_revoked(&record)?;
     let signed = state.issuer.issue_for(&record.name, &record.uid, request);
     let (made, _roots) = signed.map_err(|error| broken("sign the certificate", &error))?;
-    let new =
-        ActiveFingerprint { fingerprint: made.fingerprint, not_after: made.not_after, dialect: Dialect::Moorline };
+    let new = ActiveFingerprint {
+        fingerprint: made.fingerprint,
+        not_after: made.not_after,
+        dialect: Dialect::Moorline,
+        renews: None,
+    };
     let (uid, shared) = (record.uid, Arc::clone(&cluster));
     let shown = name.clone();
     let changed = state.clusters.update(&name, move |record| {
@@ -45,7 +49,7 @@ pub(super) async fn join(
             return Err(not_attested(&shown, "the record has changed meanwhile"));
         }
         refuse_revoked(record)?;
-        enrol(record, &shared.in_use(), new)
+        enrol(record, &shared.seen(), new)
     });
     changed.await.map_err(not_changed)?;
     let how = "the token of its service account".to_owned();

@@ -69,6 +69,7 @@ async fn by_token(
                 fingerprint: made.fingerprint,
                 not_after: made.not_after,
                 dialect: Dialect::Moorline,
+                renews: None,
             };
             let (uid, shared) = (record.uid, Arc::clone(&cluster));
             let how = format!("join token {}", presented.id);
@@ -81,7 +82,7 @@ async fn by_token(
                     Claim::Again(certificate) => Ok(certificate),
                     Claim::Fresh => {
                         // As it is in this turn: an agent may have connected with a renewed certificate while we waited for it.
-                        enrol(record, &shared.in_use(), new)?;
+                        enrol(record, &shared.seen(), new)?;
                         presented.consume(record, request.key_fingerprint(), made.certificate_pem.clone(), now);
                         Ok(made.certificate_pem.clone())
                     }

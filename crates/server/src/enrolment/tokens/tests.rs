@@ -44,8 +44,12 @@ fn join(record: &mut ClusterRecord, presented: &Presented, which: usize) -> Stri
     let authority = Authority::generate("t", now(), 100 * HOUR).unwrap();
     let request = request(which);
     let made = authority.issue_agent_for(&record.name, &record.uid, &request, now(), HOUR).unwrap();
-    let new =
-        ActiveFingerprint { fingerprint: made.fingerprint, not_after: made.not_after, dialect: Dialect::Moorline };
+    let new = ActiveFingerprint {
+        fingerprint: made.fingerprint,
+        not_after: made.not_after,
+        dialect: Dialect::Moorline,
+        renews: None,
+    };
     enrol(record, &[], new).unwrap();
     presented.consume(record, request.key_fingerprint(), made.certificate_pem.clone(), now());
     made.certificate_pem
@@ -127,12 +131,17 @@ fn joining_keeps_what_is_in_use_and_is_bounded() {
         fingerprint: Fingerprint::from_bytes([number; 32]),
         not_after: now(),
         dialect: Dialect::Moorline,
+        renews: None,
     };
     let mut record = ClusterRecord { fingerprints: vec![active(1)], ..record() };
     enrol(&mut record, &[], active(2)).unwrap();
     enrol(&mut record, &[], active(3)).unwrap();
     assert_eq!(record.fingerprints, [active(1), active(3)], "the second was never seen");
     assert_eq!(record.retired, [active(2).fingerprint]);
+    let renewed = ActiveFingerprint { renews: Some(active(1).fingerprint), ..active(4) };
+    record.fingerprints.push(renewed);
+    enrol(&mut record, &[], active(5)).unwrap();
+    assert_eq!(record.fingerprints, [active(1), renewed, active(5)], "an agent has kept what it renewed");
     let all: Vec<_> = (0..20).map(|number| active(number).fingerprint).collect();
     let joined = (10..30).filter(|number| enrol(&mut record, &all, active(*number)).is_ok()).count();
     assert!(record.fingerprints.len() <= MAX_CERTIFICATES && joined > 0, "{joined}");

@@ -117,7 +117,12 @@ fn name(text: &str) -> ClusterName {
 
 fn record(cluster: &str, number: u8, dialect: Dialect) -> ClusterRecord {
     ClusterRecord {
-        fingerprints: vec![ActiveFingerprint { fingerprint: certificate(number), not_after: clock::now(), dialect }],
+        fingerprints: vec![ActiveFingerprint {
+            fingerprint: certificate(number),
+            not_after: clock::now(),
+            dialect,
+            renews: None,
+        }],
         ..ClusterRecord::new(name(cluster), ClusterUid::from_bytes([number; 16]), clock::now())
     }
 }
