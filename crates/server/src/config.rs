@@ -84,6 +84,8 @@ pub(crate) struct ServicesConfig {
     pub(crate) max_streams: usize,
     /// Connections to services open at once, of all clusters and to all services.
     pub(crate) max_connections: usize,
+    /// Streams and requests that may begin a second on one session, and twice that at once.
+    pub(crate) rate: u32,
     /// From the look-up of a service's name to a connection that can be used.
     pub(crate) dial_timeout: Duration,
 }

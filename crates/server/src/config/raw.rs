@@ -285,6 +285,11 @@ pub struct RawConfig {
     #[arg(long, value_name = "N", env = "MOORLINE_MAX_SERVICE_CONNECTIONS")]
     pub max_service_connections: Option<usize>,
 
+    /// Connections and requests to those services that may begin a second on one session, and twice that at once; more
+    /// are refused [default: 1000]
+    #[arg(long, value_name = "N", env = "MOORLINE_SERVICE_QPS")]
+    pub service_qps: Option<u32>,
+
     /// How long it may take to reach one of those services, from the look-up of its name to the end of its handshake
     /// [default: 10s]
     #[arg(long, value_name = "DURATION", env = "MOORLINE_SERVICE_DIAL_TIMEOUT")]

@@ -99,7 +99,7 @@ fn tunnel(found: &mut Found, raw: &RawConfig) -> TunnelConfig {
     TunnelConfig {
         max_handshakes: found.count("--max-handshakes", raw.max_handshakes, 256),
         max_handshakes_per_address: found.count("--max-handshakes-per-address", raw.max_handshakes_per_address, 64),
-        handshake_rate: found.rate(raw.handshake_rate),
+        handshake_rate: found.rate("--handshake-rate", raw.handshake_rate, 500),
         handshake_timeout: found.span("--handshake-timeout", raw.handshake_timeout.as_deref(), "10s"),
         hello_timeout: found.span("--hello-timeout", raw.hello_timeout.as_deref(), "10s"),
         max_sessions: found.count("--max-sessions", raw.max_sessions, 20_000),
@@ -121,6 +121,7 @@ fn services(found: &mut Found, raw: &RawConfig) -> ServicesConfig {
         file: raw.services_file.clone(),
         max_streams: found.count("--max-service-streams", raw.max_service_streams, 1000),
         max_connections: found.count("--max-service-connections", raw.max_service_connections, 4096),
+        rate: found.rate("--service-qps", raw.service_qps, 1000),
         dial_timeout: found.span("--service-dial-timeout", raw.service_dial_timeout.as_deref(), "10s"),
     }
 }
@@ -322,10 +323,10 @@ impl Found {
         count.clamp(1, MOST)
     }
 
-    fn rate(&mut self, given: Option<u32>) -> u32 {
-        let rate = given.unwrap_or(500);
+    fn rate(&mut self, flag: &str, given: Option<u32>, default: u32) -> u32 {
+        let rate = given.unwrap_or(default);
         if rate == 0 {
-            self.0.add("--handshake-rate", "0 would let nobody in", "write a number above 0");
+            self.0.add(flag, "0 would let nobody in", "write a number above 0");
         }
         rate.max(1)
     }

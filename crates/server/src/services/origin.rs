@@ -27,10 +27,6 @@ use crate::{
 /// One cluster gets at most this share of what there is for all.
 const CLUSTER_SHARE: usize = 2;
 
-/// Streams and requests of one session that may begin a second, with a burst of two seconds' worth. Each leaves a trail,
-/// and a cluster that does nothing else must not push out everybody else's.
-const RATE: u32 = 1000;
-
 /// What the programs of a cluster are called in the audit trail, in front of its name.
 const USER: &str = "system:moorline:cluster:";
 
@@ -42,6 +38,7 @@ pub(crate) struct Origin {
     peer: IpAddr,
     user: Arc<Identity>,
     streams: Arc<Semaphore>,
+    /// What begins leaves a trail, and a cluster that does nothing else must not push out everybody else's.
     rate: Mutex<Rate>,
 }
 
@@ -62,7 +59,7 @@ impl Origin {
             peer: session.about().remote.ip(),
             user: Arc::new(user),
             streams: Arc::new(Semaphore::new(state.services.config.max_streams)),
-            rate: Mutex::new(Rate::new(RATE, Instant::now())),
+            rate: Mutex::new(Rate::new(state.services.config.rate, Instant::now())),
         })
     }
 

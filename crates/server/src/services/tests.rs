@@ -15,7 +15,12 @@ use super::*;
 
 /// None at all, for nobody.
 pub(crate) fn none() -> Services {
-    let config =
-        ServicesConfig { file: None, max_streams: 1, max_connections: 1, dial_timeout: Duration::from_secs(10) };
+    let config = ServicesConfig {
+        file: None,
+        max_streams: 1,
+        max_connections: 1,
+        rate: 1,
+        dial_timeout: Duration::from_secs(10),
+    };
     Services::new(config, Catalog::default(), &Registry::new("test", "0"))
 }

@@ -124,6 +124,21 @@ async fn requests_go_on_and_are_written_down_one_by_one() {
 }
 
 #[tokio::test]
+async fn requests_of_a_session_are_paced() {
+    let rig = Rig::with(&http(mirror().await), |settings| settings.services.rate = 1);
+    let mut sender = h1(&rig).await;
+    // Two at once, of which the stream was one, and another each second: a slow machine lets some more through.
+    for asked in 0.. {
+        let (status, answer) = text(sender.send_request(get("/")).await.unwrap()).await;
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            assert!(asked > 0 && answer.contains("TooManyRequests"), "{asked}: {answer}");
+            break;
+        }
+        assert!(status == StatusCode::OK && asked < 50, "{asked}: {status}");
+    }
+}
+
+#[tokio::test]
 async fn http2_of_a_program_becomes_requests_of_their_own() {
     let rig = Rig::new(&http(mirror().await));
     let tls = rig.tls("logs.test", &[b"h2"]).await.unwrap();

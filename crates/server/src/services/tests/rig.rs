@@ -75,6 +75,7 @@ impl Rig {
                 file: Some(dir.path().join("services.yaml")),
                 max_streams: 1000,
                 max_connections: 4096,
+                rate: 1000,
                 dial_timeout: Duration::from_secs(10),
             },
             gateway: state::gateway(),
