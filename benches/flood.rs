@@ -15,7 +15,7 @@ use http_body_util::BodyExt as _;
 use moorline_api::{CreatedUser, paths};
 use moorline_testkit::client::{Client, full};
 
-use parts::{Origin, ServerProcess, median, middle_and_late, say};
+use parts::{Origin, ServerProcess, Wishes, median, middle_and_late, say};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -36,7 +36,7 @@ async fn main() -> Result<()> {
     let origin = Origin::start()?;
     say("--user-qps   of the flood   p50 µs   p99 µs   (alone, and beside it)");
     for rate in RATES {
-        let server = ServerProcess::start_with(rate)?;
+        let server = ServerProcess::start_with(Wishes { rate, ..Wishes::default() })?;
         let _agent = server.agent("east", &origin.url()).await?;
         let (ann, bob) = (user(&server, "ann").await?, user(&server, "bob").await?);
         let allowed = rate.map_or_else(|| "none".to_owned(), |rate| rate.to_string());

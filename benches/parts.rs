@@ -2,7 +2,9 @@
 //!
 //! A bench that measures memory runs itself again as the server or as the agent, so that what is measured is one process
 //! with the allocator of the real programs and nothing else in it.
-#![allow(dead_code, reason = "each bench uses its part")]
+#![allow(dead_code, unused_imports, reason = "each bench uses its part")]
+
+mod origin;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
@@ -15,8 +17,9 @@ use http::{Method, StatusCode};
 use moorline_api::{CreatedCluster, paths};
 use moorline_server::bootstrap::StateDir;
 use moorline_testkit::client::{Client, LIMIT, full};
-use moorline_testkit::upstream::Upstream;
 use moorline_testkit::{eventually, house};
+
+pub(crate) use origin::Origin;
 
 pub(crate) const MIB: u64 = 1024 * 1024;
 
@@ -37,6 +40,18 @@ pub(crate) fn middle_and_late(mut took: Vec<Duration>) -> (f64, f64) {
 pub(crate) fn say(line: &str) {
     println!("{line}");
 }
+
+/// How a server is to be.
+#[derive(Default)]
+pub(crate) struct Wishes {
+    /// Requests a second for each user.
+    pub(crate) rate: Option<u32>,
+    /// The table of services of the management cluster.
+    pub(crate) services: Option<PathBuf>,
+}
+
+/// What stands for nothing among arguments.
+const NONE: &str = "none";
 
 /// A process of this bench's own; killed when dropped. It ends by itself when this bench is killed.
 pub(crate) struct Process {
@@ -62,29 +77,37 @@ pub(crate) async fn played_a_part() -> Result<bool> {
     let arguments: Vec<_> = std::env::args().collect();
     let parts: Vec<_> = arguments.iter().map(String::as_str).collect();
     match parts.get(1..).unwrap_or_default() {
-        ["be-a-server", rate] => {
+        ["be-a-server", rate, services] => {
             let server = house::Server::start_with(|raw| {
                 raw.heartbeat_interval = Some("5s".to_owned());
                 raw.max_sessions_per_cluster = Some(10_000);
                 // One user plays all of them.
                 raw.max_requests_per_cluster = Some(4000);
                 raw.user_qps = rate.parse().ok();
+                raw.services_file = (*services != NONE).then(|| PathBuf::from(services));
+                // What is measured is not how it is limited.
+                raw.service_qps = Some(1_000_000);
             })
             .await?;
             say(&format!("{} {} {} {}", server.gateway, server.tunnel, server.admin, server.directory().display()));
             return until_left().await;
         }
         ["be-an-origin"] => {
-            let origin = Upstream::start().await?;
-            say(&origin.address().to_string());
+            let _upstreams = origin::play().await?;
             return until_left().await;
         }
-        ["be-an-agent", tunnel, upstream] => {
+        ["be-an-agent", tunnel, upstream, services @ ..] => {
             // By its input: arguments are for every user of the machine to see, and this has a key.
             let mut created = String::new();
             std::io::stdin().read_line(&mut created)?;
-            let agent = house::Agent::start(&serde_json::from_str(&created)?, tunnel.parse()?, upstream, |_| {})?;
-            say(&agent.admin.to_string());
+            let agent = house::Agent::start(&serde_json::from_str(&created)?, tunnel.parse()?, upstream, |raw| {
+                let (http, tcp) = services.iter().partition::<Vec<_>, _>(|name| name.starts_with("http"));
+                let here = |names: Vec<&&str>| names.into_iter().map(|name| format!("{name}=127.0.0.1:0")).collect();
+                (raw.http_services, raw.services) = (here(http), here(tcp));
+            })?;
+            let offered = agent.services();
+            let at = |name: &&str| Some(offered.iter().find(|(offered, _)| offered == name)?.1.to_string());
+            say(&services.iter().filter_map(at).collect::<Vec<_>>().join(" "));
             return until_left().await;
         }
         _ => {}
@@ -157,16 +180,17 @@ impl ServerProcess {
     /// # Errors
     /// When it does not start.
     pub(crate) fn start() -> Result<Self> {
-        Self::start_with(None)
+        Self::start_with(Wishes::default())
     }
 
-    /// The same, with so many requests a second for each user.
+    /// The same, as wished.
     ///
     /// # Errors
     /// When it does not start.
-    pub(crate) fn start_with(rate: Option<u32>) -> Result<Self> {
-        let rate = rate.map_or_else(|| "none".to_owned(), |rate| rate.to_string());
-        let (process, line) = Process::start(&["be-a-server", &rate], "")?;
+    pub(crate) fn start_with(wishes: Wishes) -> Result<Self> {
+        let rate = wishes.rate.map_or_else(|| NONE.to_owned(), |rate| rate.to_string());
+        let services = wishes.services.map_or_else(|| NONE.to_owned(), |services| services.display().to_string());
+        let (process, line) = Process::start(&["be-a-server", &rate, &services], "")?;
         let words: Vec<_> = line.split(' ').collect();
         let [gateway, tunnel, admin, directory] = words[..] else { anyhow::bail!("it said {line}") };
         let (gateway, tunnel, admin) = (gateway.parse()?, tunnel.parse()?, admin.parse()?);
@@ -213,12 +237,29 @@ impl ServerProcess {
     /// # Errors
     /// When none gets through.
     pub(crate) async fn agent_at(&self, tunnel: SocketAddr, name: &str, upstream: &str) -> Result<Process> {
+        Ok(self.agent_offering(tunnel, name, upstream, &[]).await?.0)
+    }
+
+    /// The same, and where it offers these services of the management cluster; those whose names begin with `http` it
+    /// offers as HTTP.
+    ///
+    /// # Errors
+    /// When no requests get through.
+    pub(crate) async fn agent_offering(
+        &self,
+        tunnel: SocketAddr,
+        name: &str,
+        upstream: &str,
+        services: &[&str],
+    ) -> Result<(Process, Vec<SocketAddr>)> {
         let created = serde_json::to_string(&self.create(name).await?)?;
-        let (process, _admin) = Process::start(&["be-an-agent", &tunnel.to_string(), upstream], &created)?;
+        let tunnel = tunnel.to_string();
+        let (process, line) = Process::start(&[&["be-an-agent", &tunnel, upstream], services].concat(), &created)?;
         let (user, path) = (self.user()?, format!("/clusters/{name}/version"));
         let through = async || user.get(&path).await.ok().filter(|answer| answer.code == StatusCode::OK);
         eventually(LIMIT, through).await?;
-        Ok(process)
+        let addresses = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        Ok((process, addresses))
     }
 
     /// The value of one of its metrics.
@@ -227,28 +268,6 @@ impl ServerProcess {
     /// When it does not answer.
     pub(crate) async fn metric(&self, name: &str) -> Result<f64> {
         house::metric(self.admin, name, &[]).await
-    }
-}
-
-/// What stands for a kube-apiserver, in a process of its own.
-pub(crate) struct Origin {
-    pub(crate) address: SocketAddr,
-    _process: Process,
-}
-
-impl Origin {
-    /// An origin on a free port.
-    ///
-    /// # Errors
-    /// When it does not start.
-    pub(crate) fn start() -> Result<Self> {
-        let (process, line) = Process::start(&["be-an-origin"], "")?;
-        Ok(Self { address: line.parse()?, _process: process })
-    }
-
-    /// As agents call it.
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
     }
 }
 

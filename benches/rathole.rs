@@ -1,6 +1,6 @@
 //! The relay to compare with: rathole, its server and client as processes, TLS between them.
 //!
-//! Called by `through_the_house`. Makes its keys with the `openssl` program, since rathole wants them in PKCS#12.
+//! Called by `through_the_house` and `services`. Makes its keys with the `openssl` program, since rathole wants them in PKCS#12.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -13,6 +13,8 @@ use moorline_testkit::link::Link;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::ways::Way;
+
 const VARIABLE: &str = "MOORLINE_BENCH_RATHOLE";
 
 /// For both ends to find each other.
@@ -21,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// A relay to one address; gone when dropped.
 pub(crate) struct Rathole {
     /// What is sent here goes to the origin.
-    pub(crate) address: SocketAddr,
+    address: SocketAddr,
     _processes: [Running; 2],
     _link: Option<Link>,
     _directory: TempDir,
@@ -66,6 +68,11 @@ impl Rathole {
         let through = async || through(address).await.ok();
         eventually(LIMIT, through).await.context("rathole lets nothing through")?;
         Ok(Some(Self { address, _processes: processes, _link: link, _directory: directory }))
+    }
+
+    /// The way through it, by name.
+    pub(crate) fn way(&self) -> (&'static str, Way) {
+        ("rathole", Way::Plain(self.address))
     }
 }
 

@@ -15,10 +15,14 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use moorline_mtls::{GatewayAcceptor, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+
+use crate::client::LIMIT;
 
 /// Requests remembered; older ones are forgotten.
 const REMEMBERED: usize = 10_000;
@@ -49,7 +53,8 @@ impl Seen {
 
 /// The running server; dropping it ends it and its connections.
 ///
-/// Behind `/api/v1/watch` each of them is a watch to whoever reads paths as kube-apiserver does.
+/// Behind `/api/v1` each of them passes Calico's Guardian, too, and behind `/api/v1/watch` it is a watch to whoever reads
+/// paths as kube-apiserver does.
 ///
 /// | path | answer |
 /// | --- | --- |
@@ -102,6 +107,27 @@ impl Upstream {
         let upstream =
             Self { address: listener.local_addr()?, state: Arc::default(), closed: CancellationToken::new() };
         spawn(accept(listener, Arc::clone(&upstream.state), upstream.closed.clone(), headers));
+        Ok(upstream)
+    }
+
+    /// The same over TLS, in HTTP/2 with whoever wants it: as a kube-apiserver, and without upgrades.
+    ///
+    /// # Errors
+    /// When no port can be bound, or these keys are of no use.
+    pub async fn start_tls(keys: KeyPair) -> anyhow::Result<Self> {
+        let acceptor = GatewayAcceptor::new(keys, None)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let upstream =
+            Self { address: listener.local_addr()?, state: Arc::default(), closed: CancellationToken::new() };
+        let (state, closed) = (Arc::clone(&upstream.state), upstream.closed.clone());
+        spawn(async move {
+            while let Some(Ok((socket, _))) = closed.run_until_cancelled(listener.accept()).await {
+                let (state, closed, acceptor) = (Arc::clone(&state), closed.clone(), acceptor.clone());
+                spawn(async move {
+                    closed.run_until_cancelled(serve_tls(socket, acceptor, state)).await;
+                });
+            }
+        });
         Ok(upstream)
     }
 
@@ -190,11 +216,23 @@ async fn serve(socket: TcpStream, state: Arc<State>, headers: usize) {
     drop(connection.await);
 }
 
+async fn serve_tls(socket: TcpStream, acceptor: GatewayAcceptor, state: Arc<State>) {
+    if socket.set_nodelay(true).is_err() {
+        return;
+    }
+    // Whoever does not trust it hangs up.
+    let Ok((tls, _)) = acceptor.accept(socket, LIMIT).await else { return };
+    let _open = Counted::new(&state, |state| &state.connections);
+    let service = service_fn(|request| answer(request, Arc::clone(&state)));
+    drop(auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(tls), service).await);
+}
+
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Body>, io::Error> {
     remember(&state, &request);
     let running = Counted::new(&state, |state| &state.running);
     let whole = request.uri().path().to_owned();
-    let path = whole.strip_prefix("/api/v1/watch").unwrap_or(&whole);
+    let path = whole.strip_prefix("/api/v1").unwrap_or(&whole);
+    let path = path.strip_prefix("/watch").unwrap_or(path);
     let upgrade = request.headers().contains_key(header::UPGRADE);
     match path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), "")) {
         ("bytes", count) => Ok(zeroes(number(count), running)),
