@@ -120,6 +120,10 @@ pub(crate) enum BodyError {
 /// The body of a cluster's response, with everything that is held until it ends.
 pub(crate) struct Proxied {
     incoming: Incoming,
+    /// The last bytes of an announced length, until the end has come, too. In HTTP/2 that is something of its own, which
+    /// Go sends behind them; but HTTP/1.1 counts them, asks for nothing more, and lets go of a stream that has not ended.
+    /// To reset it and then be sent its end is an error to the library, of which a connection survives a thousand.
+    last: Option<Bytes>,
     lease: Option<Lease>,
     account: Option<Account>,
     watch: Option<Watch>,
@@ -150,7 +154,7 @@ impl Body {
             account.ends(End::Complete);
             return Self::Own(None);
         }
-        Self::Proxied(Proxied { incoming, lease: Some(lease), account: Some(account), watch, vigil })
+        Self::Proxied(Proxied { incoming, last: None, lease: Some(lease), account: Some(account), watch, vigil })
     }
 }
 
@@ -212,6 +216,26 @@ impl Proxied {
         Poll::Ready(())
     }
 
+    /// The next frame; the last bytes of an announced length only with the end behind them.
+    fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        loop {
+            let next = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+            let ended = self.incoming.is_end_stream() || !matches!(&next, Some(Ok(frame)) if frame.is_data());
+            match (next, self.last.take()) {
+                (Some(Err(error)), _) => return Poll::Ready(Some(Err(error))),
+                (_, Some(last)) if ended => return Poll::Ready(Some(Ok(Frame::data(last)))),
+                // Nothing is in it: more than was announced the library lets nobody send.
+                (_, Some(last)) => self.last = Some(last),
+                (Some(Ok(frame)), None) => match frame.into_data() {
+                    Ok(data) if !ended && self.incoming.size_hint().exact() == Some(0) => self.last = Some(data),
+                    Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                (None, None) => return Poll::Ready(None),
+            }
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.poll_forbidden(cx).is_ready() {
             // A watch's client asks again, and is told why not.
@@ -224,7 +248,7 @@ impl Proxied {
             self.end(End::Complete);
             return Poll::Ready(last.err().map(Err));
         }
-        match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+        match ready!(self.poll_whole(cx)) {
             Some(Ok(frame)) => {
                 let Some(data) = frame.data_ref() else {
                     self.end(End::Complete);
@@ -273,7 +297,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(text) => text.is_none(),
-            Self::Proxied(proxied) => proxied.incoming.is_end_stream(),
+            Self::Proxied(proxied) => proxied.last.is_none() && proxied.incoming.is_end_stream(),
             Self::Control(body) => body.is_end_stream(),
         }
     }
@@ -281,6 +305,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Proxied(Proxied { last: Some(last), .. }) => SizeHint::with_exact(last.len() as u64),
             Self::Proxied(proxied) => proxied.incoming.size_hint(),
             Self::Control(body) => body.size_hint(),
         }

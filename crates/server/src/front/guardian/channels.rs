@@ -57,6 +57,11 @@ pub(super) const WINDOW: u32 = 256 * 1024;
 #[expect(clippy::cast_possible_truncation, reason = "16 places")]
 const CONNECTION_WINDOW: u32 = WINDOW * PLACES as u32;
 
+/// Requests of a connection that users gave up within the last second, of which what is still on its way is passed over.
+/// Of more it would be taken for an error of Guardian's, and after a thousand of those the connection ends with all that
+/// is on it.
+const GIVEN_UP: usize = 4096;
+
 /// Bytes of one request's body that may wait for Guardian's window.
 const SEND_BUFFER: usize = 64 * 1024;
 
@@ -247,6 +252,7 @@ impl Channels {
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
+            .max_concurrent_reset_streams(GIVEN_UP)
             .max_header_list_size(u32::try_from(MAX_RESPONSE_HEAD).unwrap_or(u32::MAX))
             .handshake(TokioIo::new(tls))
             .await;

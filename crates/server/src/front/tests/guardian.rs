@@ -6,6 +6,7 @@ use std::{
 };
 
 use http::Response;
+use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -133,6 +134,32 @@ async fn few_streams_carry_many_requests_and_the_rest_have_their_own() {
         arrival.ok("done");
         assert_eq!(body(user.await.unwrap()).await, "done");
     }
+}
+
+/// Go's proxy ends a stream behind its last bytes. Who counts bytes has them all by then, and is not to hang up.
+#[tokio::test]
+async fn an_answer_of_known_length_is_waited_for_to_its_end() {
+    let mut house = House::guardian(|_| {});
+    let mut user = house.h1().await;
+    let (response, (pieces, gone)) = tokio::join!(user.get("/clusters/east/api/v1/pods"), async {
+        let (pieces, gone) = house.agent.next().await.stream(Response::builder().header("content-length", "8"));
+        pieces.send("pods").await;
+        (pieces, gone)
+    });
+    assert_eq!(response.headers()["content-length"], "8");
+    pieces.send("more").await;
+    house.settle().await;
+    assert!(!gone.is_cancelled(), "the stream was reset");
+    drop(pieces);
+    assert_eq!(body(response).await, "podsmore");
+    // Cut where its end should be, it is none.
+    let (response, pieces) = tokio::join!(user.get("/clusters/east/api/v1/pods"), async {
+        let (pieces, _gone) = house.agent.next().await.stream(Response::builder().header("content-length", "4"));
+        pieces.send("pods").await;
+        pieces
+    });
+    pieces.cut().await;
+    assert!(response.into_body().collect().await.is_err());
 }
 
 #[tokio::test]
