@@ -1,8 +1,8 @@
 //! An identity kept in a directory, as kubelet lays out mounted Secrets: the files' names are links into `..data`, which
 //! is a link to one version of all of them. Switching that one link changes everything at once.
 //!
-//! A directory that a person filled with plain files is read as it is. The first time that something is kept in it, it
-//! becomes one of these, without a moment in which old and new are mixed.
+//! A directory that a person filled with plain files is read as it is, also where they took the place of links. The next
+//! time that something is kept in it, it becomes one of these, without a moment in which old and new are mixed.
 
 use std::{
     ffi::OsStr,
@@ -85,10 +85,7 @@ impl Directory {
 
     /// All files of the version that is in use now, or the plain ones.
     fn read(&self) -> Result<Files, HomeError> {
-        let base = match fs::read_link(self.path.join(DATA)) {
-            Ok(version) => self.path.join(version),
-            Err(_plain) => self.path.clone(),
-        };
+        let base = self.used().map_or_else(|| self.path.clone(), |version| self.path.join(version));
         let text = |name: &str| {
             let path = base.join(name);
             fs::read_to_string(&path).map_err(|error| HomeError::Read { path: self.path.join(name), error })
@@ -100,13 +97,31 @@ impl Directory {
         Ok(Files { roots_pem, certificate_pem, key_pem, address: address.filter(|text| !text.is_empty()) })
     }
 
-    fn checked_save(&self, files: &Files) -> io::Result<()> {
+    /// The version in use. None where the names do not lead there, since somebody has put plain files in their place.
+    fn used(&self) -> Option<PathBuf> {
+        let is_plain = |name: &&str| fs::symlink_metadata(self.path.join(name)).is_ok_and(|found| !found.is_symlink());
+        let version = fs::read_link(self.path.join(DATA)).ok()?;
+        [ROOTS, CERTIFICATE, KEY].iter().find(|name| is_plain(name)).map_or(Some(version), |_plain| None)
+    }
+
+    /// One writer at a time, of this process or of another: to sweep takes away versions that nobody uses, such as one that
+    /// somebody else is about to. A save goes on to its end also where nobody waits for it any more.
+    fn alone(&self) -> io::Result<File> {
         fs::create_dir_all(&self.path)?;
-        let used = || fs::read_link(self.path.join(DATA)).ok();
-        if used().is_none() {
+        let directory = File::open(&self.path)?;
+        match directory.lock() {
+            // Some file systems know no locks: who keeps certificates there is to be the only one.
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => Err(error),
+            _held => Ok(directory),
+        }
+    }
+
+    fn checked_save(&self, files: &Files) -> io::Result<()> {
+        let _alone = self.alone()?;
+        if self.used().is_none() {
             self.convert()?;
         }
-        let before = used();
+        let before = self.used();
         let version = self.write_version(|directory| {
             let write = |name: &str, text: &str| write_private(&directory.join(name), text.as_bytes());
             write(ROOTS, &files.roots_pem)?;
@@ -207,7 +222,7 @@ impl Directory {
     }
 
     fn try_writing(&self) -> io::Result<()> {
-        fs::create_dir_all(&self.path)?;
+        let _alone = self.alone()?;
         let probe = self.write_version(|_empty| Ok(()))?;
         fs::remove_dir(self.path.join(probe))
     }

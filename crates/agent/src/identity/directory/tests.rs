@@ -83,6 +83,43 @@ fn a_directory_of_plain_files_is_read_and_becomes_a_linked_one() {
 }
 
 #[test]
+fn writers_wait_for_each_other() {
+    let (dir, authority) = (tempfile::tempdir().unwrap(), authority());
+    let all: Vec<Files> = (0..3).map(|_| files(&authority)).collect();
+    std::thread::scope(|scope| {
+        for mine in &all {
+            let home = Directory::new(dir.path());
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    home.save_blocking(mine).unwrap();
+                    home.try_writing().unwrap();
+                    // Nobody has taken away what somebody else has just put there.
+                    home.load_blocking().unwrap();
+                }
+            });
+        }
+    });
+    assert!(all.contains(&Directory::new(dir.path()).load_blocking().unwrap()));
+}
+
+#[test]
+fn plain_files_in_the_place_of_links_are_what_counts() {
+    let (dir, authority) = (tempfile::tempdir().unwrap(), authority());
+    let home = Directory::new(dir.path());
+    let (kept, theirs, renewed) = (files(&authority), files(&authority), files(&authority));
+    home.save_blocking(&kept).unwrap();
+    // As `install`, `mv` and most programs that unpack replace a file: not through the link.
+    for name in [ROOTS, CERTIFICATE, KEY] {
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    write_plain(dir.path(), &theirs);
+    assert!(home.load_blocking().unwrap() == theirs);
+    home.save_blocking(&renewed).unwrap();
+    assert!(home.load_blocking().unwrap() == renewed);
+    assert!(fs::read_to_string(dir.path().join(CERTIFICATE)).unwrap() == renewed.certificate_pem);
+}
+
+#[test]
 fn whoever_reads_while_it_changes_sees_one_moment() {
     let (dir, authority) = (tempfile::tempdir().unwrap(), authority());
     let home = Directory::new(dir.path());
