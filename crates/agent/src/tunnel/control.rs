@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    pin::Pin,
     time::{Duration, SystemTime},
 };
 
@@ -104,8 +105,18 @@ enum Event {
     Read(io::Result<usize>),
     Wake,
     Probed,
+    Believed(RootsTaken),
     Leaving,
     Retired,
+}
+
+/// Authorities that the server wants believed, one order after the other. To keep them can take longer than heartbeats may
+/// stay without an answer: the disk, or the kube-apiserver where the identity is in a Secret, is slow or gone.
+struct Believing<'a> {
+    identity: &'a Identity,
+    under_way: Option<Pin<Box<dyn Future<Output = RootsTaken> + Send + 'a>>>,
+    /// The latest order that came meanwhile: it replaces those before.
+    next: Option<String>,
 }
 
 impl Control {
@@ -147,12 +158,14 @@ impl Control {
     pub(super) async fn run(&mut self, interval: Duration, mut around: Surroundings<'_>) -> ControlEnd {
         let mut liveness = Liveness::new(interval, (Instant::now(), SystemTime::now()), rand::random());
         let mut told_leaving = false;
+        let mut believing = Believing { identity: around.identity, under_way: None, next: None };
         around.health.mark_changed();
         loop {
             let event = tokio::select! {
                 read = self.stream.read(&mut self.buffer[..]) => Event::Read(read),
                 () = tokio::time::sleep_until(liveness.next_wake()) => Event::Wake,
                 () = changed(&mut around.health) => Event::Probed,
+                taken = believing.done() => Event::Believed(taken),
                 () = around.phases.reached(Phase::GoAway), if !told_leaving => Event::Leaving,
                 () = around.retired.cancelled(), if !told_leaving => Event::Retired,
             };
@@ -162,7 +175,7 @@ impl Control {
                 Event::Read(Ok(read)) => {
                     liveness.heard(Instant::now());
                     self.decoder.push(self.buffer.get(..read).unwrap_or_default());
-                    self.take_messages(&mut liveness, &around).await
+                    self.take_messages(&mut liveness, &mut believing, &around).await
                 }
                 Event::Wake => match liveness.wake((Instant::now(), SystemTime::now()), rand::random()) {
                     Verdict::Beat(sequence) => self.say(&Message::Heartbeat(Heartbeat { sequence })).await,
@@ -173,6 +186,7 @@ impl Control {
                     let status = around.health.borrow_and_update().status.clone();
                     self.say(&Message::Status(status)).await
                 }
+                Event::Believed(taken) => self.say(&Message::RootsTaken(taken)).await,
                 Event::Leaving => {
                     told_leaving = true;
                     self.say(&leaving(CloseReason::Shutdown, "the agent is shutting down")).await
@@ -196,10 +210,15 @@ impl Control {
         Ok(())
     }
 
-    async fn take_messages(&mut self, liveness: &mut Liveness, around: &Surroundings<'_>) -> Result<(), ControlEnd> {
+    async fn take_messages(
+        &mut self,
+        liveness: &mut Liveness,
+        believing: &mut Believing<'_>,
+        around: &Surroundings<'_>,
+    ) -> Result<(), ControlEnd> {
         loop {
             match self.decoder.next() {
-                Ok(Some(message)) => self.take(message, liveness, around).await?,
+                Ok(Some(message)) => self.take(message, liveness, believing, around).await?,
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(ControlEnd::Protocol(error.to_string())),
             }
@@ -210,6 +229,7 @@ impl Control {
         &mut self,
         message: Message,
         liveness: &mut Liveness,
+        believing: &mut Believing<'_>,
         around: &Surroundings<'_>,
     ) -> Result<(), ControlEnd> {
         #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else is a message is out of place here")]
@@ -233,8 +253,8 @@ impl Control {
                 Ok(())
             }
             Message::Roots(RootsOrder { pem }) => {
-                let taken = believe(pem, around.identity).await;
-                self.say(&Message::RootsTaken(taken)).await
+                believing.order(pem);
+                Ok(())
             }
             Message::Error(error) => {
                 tracing::warn!(
@@ -265,6 +285,27 @@ impl Control {
             Ok(written) => written,
             Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),
         }
+    }
+}
+
+impl Believing<'_> {
+    fn order(&mut self, pem: String) {
+        if self.under_way.is_some() {
+            self.next = Some(pem);
+        } else {
+            self.under_way = Some(Box::pin(believe(pem, self.identity)));
+        }
+    }
+
+    /// What came of the order under way; never, while there is none. Safe to cancel.
+    async fn done(&mut self) -> RootsTaken {
+        let Some(under_way) = &mut self.under_way else { return std::future::pending().await };
+        let taken = under_way.await;
+        self.under_way = None;
+        if let Some(pem) = self.next.take() {
+            self.order(pem);
+        }
+        taken
     }
 }
 

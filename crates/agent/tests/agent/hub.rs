@@ -92,6 +92,11 @@ impl Hub {
         }
     }
 
+    /// Where the agent has that file.
+    pub(crate) fn file(&self, name: &str) -> std::path::PathBuf {
+        self.files.path().join(name)
+    }
+
     /// The agent's files as they are now, as the data of a Secret.
     pub(crate) fn secret(&self) -> serde_json::Value {
         use base64::{Engine as _, engine::general_purpose::STANDARD};

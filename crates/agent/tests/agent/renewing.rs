@@ -1,6 +1,11 @@
-//! Renewals and whoever else changes the agent's files. The server is scripted.
+//! Renewals, authorities, and whoever else has to do with the agent's files. The server is scripted.
 
-use std::time::Duration;
+use std::{
+    fs::{self, OpenOptions},
+    io::Write as _,
+    process::Command,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -10,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use moorline_ca::Authority;
 use moorline_model::ClusterUid;
 use moorline_pki::CertificateRequest;
-use moorline_wire::{Message, RenewAnswer, RenewOrder, RenewRequest};
+use moorline_wire::{Heartbeat, HeartbeatAck, Message, RenewAnswer, RenewOrder, RenewRequest, RootsOrder};
 
 use crate::{
     bench::{Agent, now},
@@ -19,6 +24,39 @@ use crate::{
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// Orders to believe other authorities are carried out beside what keeps the session alive.
+#[tokio::test]
+async fn heartbeats_are_answered_while_the_disk_hangs() {
+    let (hub, upstream) = (Hub::start().await, Upstream::start().await);
+    let _agent = Agent::start(&hub.raw(&upstream.url()));
+    let mut session = hub.session(QUIET).await;
+    let (key, pipe, beside) = (hub.file("managed-cluster.key"), hub.file("pipe"), hub.file("beside"));
+    fs::copy(&key, &beside).unwrap();
+    // Who reads it waits until somebody writes into it.
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    fs::rename(&pipe, &key).unwrap();
+    let pem = fs::read_to_string(hub.file("management-cluster.crt")).unwrap();
+    session.say(&Message::Roots(RootsOrder { pem })).await;
+    for sequence in 7..9 {
+        session.say(&Message::Heartbeat(Heartbeat { sequence })).await;
+        let answered = |message: &Message| match message {
+            Message::RootsTaken(_) => panic!("the disk hangs"),
+            message => (*message == Message::HeartbeatAck(HeartbeatAck { sequence })).then_some(()),
+        };
+        session.find(answered).await;
+    }
+    let text = fs::read(&beside).unwrap();
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut waits = OpenOptions::new().write(true).open(&key).unwrap();
+        fs::rename(beside, key).unwrap();
+        waits.write_all(&text).unwrap();
+    });
+    let taken =
+        session.find(|message| if let Message::RootsTaken(taken) = message { Some(taken.clone()) } else { None });
+    assert_eq!(taken.await.error, None);
+    writing.await.unwrap();
+}
 
 #[tokio::test]
 async fn a_certificate_that_is_put_there_during_a_renewal_is_the_one_that_stays() {
