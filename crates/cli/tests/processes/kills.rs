@@ -1,5 +1,5 @@
 //! Server and agents are killed at a hundred moments of whatever changes what they keep: adding, joining, renewing,
-//! rotating, deleting. What comes back is always what can be gone on with: the same command again, and nothing by hand.
+//! rotating, migrating, deleting. What comes back is always what can be gone on with: the same command again, and nothing by hand.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,6 +11,7 @@ use std::{
 
 use http::{Method, StatusCode};
 use moorline_api::{CreatedCluster, CreatedJoinToken, ManagedClusterList, paths};
+use moorline_model::Dialect;
 use moorline_testkit::{
     client::{Answer, LIMIT, full},
     eventually,
@@ -36,6 +37,9 @@ const LATEST: Duration = Duration::from_millis(60);
 /// Clusters at once.
 const MOST: usize = 4;
 
+/// Agents of a cluster whose words are remembered.
+const PAST: usize = 3;
+
 /// What an agent gets to be back by itself. One that has lost session after session takes its time; it is killed, and
 /// begins anew.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -51,6 +55,8 @@ struct World {
     upstream: Upstream,
     files: tempfile::TempDir,
     made: u32,
+    /// What the agents before those said.
+    past: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +64,7 @@ enum Change {
     Add,
     Join,
     Rotate,
+    Migrate(Dialect),
     Delete,
     Nothing,
 }
@@ -70,7 +77,8 @@ impl World {
         let (upstream, files) = (Upstream::start().await.unwrap(), tempfile::tempdir().unwrap());
         moorline_process::write_private(&files.path().join("token"), b"the-agent's-own-token").unwrap();
         let (agents, leaving) = (BTreeMap::new(), BTreeSet::new());
-        Self { server: Some(server), doors, agents, leaving, upstream, files, made: 0 }
+        let past = BTreeMap::new();
+        Self { server: Some(server), doors, agents, leaving, upstream, files, made: 0, past }
     }
 
     fn server(&self) -> &Server {
@@ -108,7 +116,16 @@ impl World {
 
     fn start_agent(&mut self, name: &str) {
         let program = Program::start(self.agent(name));
-        self.agents.insert(name.to_owned(), (program, self.directory(name)));
+        if let Some((before, _)) = self.agents.insert(name.to_owned(), (program, self.directory(name))) {
+            self.remember(name, &before);
+        }
+    }
+
+    /// What an agent said that is no more, for whoever looks into a failure.
+    fn remember(&mut self, name: &str, before: &Program) {
+        let said = self.past.entry(name.to_owned()).or_default();
+        said.push(before.said(&[]).join("\n"));
+        said.drain(..said.len().saturating_sub(PAST));
     }
 
     /// Does half of a change, or all of it: whoever asks for it does not know when somebody is killed.
@@ -135,6 +152,19 @@ impl World {
                 let body = if step == "finish" { "{\"abandon\":[]}" } else { "" };
                 // Where some have not moved yet it says so, and that is that.
                 drop(self.ask(Method::POST, &format!("{}/{step}", paths::TUNNEL_AUTHORITY), body.to_owned()).await);
+            }
+            Change::Migrate(dialect) => {
+                let body = format!("{{\"dialect\":\"{dialect}\"}}");
+                let path = paths::migration(&victim.parse().unwrap());
+                let Some(answer) = self.ask(Method::POST, &path, body).await else { return };
+                if answer.code == StatusCode::NOT_FOUND && self.leaving.contains(victim) {
+                    return;
+                }
+                assert_eq!(answer.code, StatusCode::CREATED, "{}", answer.body);
+                // To a Guardian that never comes, or to another agent of ours in the place of the one before.
+                if dialect == Dialect::Moorline {
+                    self.take(victim, false, &answer.body);
+                }
             }
             Change::Delete => {
                 // It may have gone by the deletion before, whoever asked for that was not told.
@@ -177,6 +207,7 @@ impl World {
     fn replace_agent(&mut self, name: &str) {
         let Some((program, _)) = self.agents.remove(name) else { return };
         program.signal("KILL");
+        self.remember(name, &program);
         drop(program);
         self.start_agent(name);
     }
@@ -216,8 +247,11 @@ impl World {
             let said = |program: &Program| program.said(&[]).join("\n");
             let code = works.unwrap_or_else(|late| {
                 let (server, agent) = (said(&self.server().program), said(&self.agents[name].0));
+                let (kept, past) = (kept(&self.directory(name).join("certs")), self.past.get(name).cloned());
+                let past = past.unwrap_or_default().join("\n\n");
                 panic!(
-                    "{name} does not work after moment {moment}, {late}; the server said\n{server}\nits agent\n{agent}"
+                    "{name} does not work after moment {moment}, {late}; the server said\n{server}\nits agent\n{agent}\n\
+                     which has\n{kept}\nThose before it said\n{past}"
                 )
             });
             if code == StatusCode::NOT_FOUND {
@@ -225,6 +259,18 @@ impl World {
             }
         }
     }
+}
+
+/// What an agent has in its directory, and where links lead.
+fn kept(directory: &Path) -> String {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let lines = entries.map(|entry| {
+        let leads = std::fs::read_link(entry.path()).map(|to| format!(" -> {}", to.display())).unwrap_or_default();
+        let within = std::fs::read_dir(entry.path()).into_iter().flatten().flatten();
+        let within: Vec<_> = within.map(|file| file.file_name().display().to_string()).collect();
+        format!("{}{leads} {}\n", entry.file_name().display(), within.join(" "))
+    });
+    lines.collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -243,8 +289,10 @@ async fn whoever_is_killed_whenever_leaves_what_can_be_gone_on_with() {
             (_, 0 | 1) => Change::Add,
             (_, 2 | 3) => Change::Join,
             // Who moves to another authority renews.
-            (_, 4..=6) => Change::Rotate,
-            (_, 7) => Change::Delete,
+            (_, 4 | 5) => Change::Rotate,
+            (_, 6) => Change::Migrate(Dialect::Guardian),
+            (_, 7) => Change::Migrate(Dialect::Moorline),
+            (_, 8) => Change::Delete,
             _ => Change::Nothing,
         };
         let patience = LATEST.mul_f64(luck.random_range(0.0..1.0));

@@ -88,7 +88,7 @@ fn full(of: &ClusterRecord) -> ClusterRecord {
             fingerprint: print(number),
             not_after: moment(2_000_000_000),
             dialect: Dialect::Moorline,
-            renews: None,
+            renews: Some(print(number + 10)),
         });
         full.retired.push(print(number + 10));
     }
