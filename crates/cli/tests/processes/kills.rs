@@ -161,9 +161,12 @@ impl World {
                     return;
                 }
                 assert_eq!(answer.code, StatusCode::CREATED, "{}", answer.body);
-                // To a Guardian that never comes, or to another agent of ours in the place of the one before.
+                // To a Guardian that never comes, or to another agent of ours in the place of the one before. Two that write
+                // into one directory at once would be nobody's migration.
                 if dialect == Dialect::Moorline {
+                    self.stop_agent(victim);
                     self.take(victim, false, &answer.body);
+                    self.start_agent(victim);
                 }
             }
             Change::Delete => {
@@ -205,11 +208,17 @@ impl World {
 
     /// Kills an agent, and starts one in its place.
     fn replace_agent(&mut self, name: &str) {
-        let Some((program, _)) = self.agents.remove(name) else { return };
+        if self.stop_agent(name) {
+            self.start_agent(name);
+        }
+    }
+
+    /// Kills an agent; says whether there was one.
+    fn stop_agent(&mut self, name: &str) -> bool {
+        let Some((program, _)) = self.agents.remove(name) else { return false };
         program.signal("KILL");
         self.remember(name, &program);
-        drop(program);
-        self.start_agent(name);
+        true
     }
 
     /// Whatever happened: each cluster that the server knows can be used, if need be by the same command again, and each
