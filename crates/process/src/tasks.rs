@@ -58,7 +58,8 @@ impl Tasks {
         F::Output: Send + 'static,
     {
         let alive = self.alive(name);
-        self.tracker.spawn(async move { alive.ended(AssertUnwindSafe(future).catch_unwind().await) })
+        // No async block: it would hold the future twice, once as what it captured and once as what it waits for.
+        self.tracker.spawn(AssertUnwindSafe(future).catch_unwind().map(move |outcome| alive.ended(outcome)))
     }
 
     /// Runs a blocking function on the threads kept for such work, tracked as well.
