@@ -27,6 +27,8 @@ pub(super) struct Heart {
     last_answer: Instant,
     /// When it wanted to be asked what is due.
     wanted: Instant,
+    /// A time in which the server did not run was forgiven since the last answer.
+    forgiven: bool,
     sequence: u64,
     sent: VecDeque<(u64, Instant)>,
     probe: Option<Probe>,
@@ -67,6 +69,7 @@ impl Heart {
             next_beat: now + interval.mul_f64(luck),
             last_answer: now,
             wanted: now,
+            forgiven: false,
             sequence: 0,
             sent: VecDeque::new(),
             probe: None,
@@ -77,7 +80,8 @@ impl Heart {
     /// the latest; after anything else, at once.
     pub(super) fn due(&mut self, now: Instant, silence: Duration, luck: f64) -> Due {
         let late = now.saturating_duration_since(mem::replace(&mut self.wanted, now));
-        let slept = late >= self.interval / 2;
+        // Once, until the agent answers: a server that is always late finds a dead one as well.
+        let slept = late >= self.interval / 2 && !self.forgiven;
         if slept {
             self.forgive(late, now);
         }
@@ -124,12 +128,14 @@ impl Heart {
         let index = self.sent.iter().position(|(sent, _)| *sent == sequence)?;
         let (_, at) = self.sent.drain(..=index).next_back()?;
         self.last_answer = now;
+        self.forgiven = false;
         let probe_passed = self.probe.take_if(|probe| sequence >= probe.sequence).is_some();
         Some(Answer { round_trip: now.saturating_duration_since(at), probe_passed })
     }
 
     /// The process did not run for so long: stopped, its machine paused, or starved.
     fn forgive(&mut self, late: Duration, now: Instant) {
+        self.forgiven = true;
         self.last_answer = (self.last_answer + late).min(now);
         if let Some(probe) = &mut self.probe {
             probe.deadline += late;
@@ -248,6 +254,22 @@ mod tests {
             }
         };
         assert!(died >= INTERVAL && died <= INTERVAL * MISSED_HEARTBEATS, "{died:?}");
+    }
+
+    #[test]
+    fn a_server_that_is_always_late_finds_a_dead_agent_as_well() {
+        let start = Instant::now();
+        let mut heart = Heart::new(INTERVAL, start, 0.0);
+        let mut now = start;
+        let died = loop {
+            match heart.due(now, now - start, 0.0) {
+                Due::Beat { .. } => {}
+                Due::Nothing(next) => now = next + INTERVAL,
+                Due::Dead => break now - start,
+                Due::ProbeFailed => panic!("nobody probed"),
+            }
+        };
+        assert!(died <= INTERVAL * (MISSED_HEARTBEATS + 3), "{died:?}");
     }
 
     #[test]
