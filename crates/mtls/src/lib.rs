@@ -26,7 +26,7 @@ pub use config::ConfigError;
 pub use error::{Fault, HandshakeError, Refusal, explain_io};
 pub use key_pair::{KeyPair, KeyPairError};
 pub use peer::{PresentedPeer, VerifiedPeer};
-pub use reload::{LoadError, Loaded, Reloading, Source};
+pub use reload::{LoadError, Loaded, Reloading, SETTLES, Source};
 pub use roots::{Roots, RootsError};
 pub use server::{Arrived, Arriving, GatewayAcceptor, TunnelAcceptor};
 pub use stream::{ClientStream, ServerStream};

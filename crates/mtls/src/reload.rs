@@ -16,9 +16,9 @@ use crate::{
     roots::{Roots, RootsError},
 };
 
-/// How long a change must have stood before [`Reloading::watch`] takes it: a bundle that is written in place is for a moment
-/// a shorter one.
-const SETTLES: Duration = Duration::from_millis(200);
+/// How long a change of a file must have stood before it is taken, here and by whoever else reads files again. An editor,
+/// `cp` and a shell's `>` empty a file before they write it again: a bundle is for a moment a shorter one.
+pub const SETTLES: Duration = Duration::from_millis(200);
 
 /// Where the current key pair or roots come from. Cheap to clone; clones see the same changes.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use std::{
 use moorline_access::{Policy, StaticTokens};
 use moorline_ca::Zeroizing;
 use moorline_model::Fingerprint;
-use moorline_mtls::{KeyPair, Roots};
+use moorline_mtls::{KeyPair, Roots, SETTLES};
 
 use crate::{
     config::{KeyFiles, Problem, Problems},
@@ -24,10 +24,6 @@ use crate::{
 
 /// More than any table of tokens or policy that can be read has; a larger file is a mistake.
 pub(crate) const MAX_FILE: u64 = 16 * 1024 * 1024;
-
-/// How long a change must have stood before it is taken. An editor, `cp` and a shell's `>` empty a file before they write
-/// it again, and an empty table of tokens is a valid one that knows nobody.
-const SETTLES: Duration = Duration::from_millis(200);
 
 /// A value that is read from a file, with the hash of what it was read from.
 #[derive(Debug)]
@@ -146,7 +142,8 @@ impl Watch {
         Self { what, path, using, failed: None, unsettled: None }
     }
 
-    /// The new value, if the file has changed to something good and two looks found the same. What is wrong is told once.
+    /// The new value, if the file has changed to something good and two looks found the same: an empty table of tokens is a
+    /// valid one that knows nobody. What is wrong is told once.
     fn look<T>(&mut self, metrics: &Metrics, load: fn(&Path) -> Result<Read<T>, Problems>) -> Option<T> {
         let (found, value) = match load(&self.path) {
             Ok(read) => (Ok(read.hash), Some(read.value)),

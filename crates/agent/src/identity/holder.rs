@@ -6,13 +6,10 @@ use std::{
     time::Duration,
 };
 
-use moorline_mtls::{KeyPair, Roots, Source};
+use moorline_mtls::{KeyPair, Roots, SETTLES, Source};
 use tokio::sync::{Semaphore, watch};
 
 use super::{Files, Home, HomeError, InvalidFiles};
-
-/// How long a change must have stood before it is used: authorities that are written in place are for a moment fewer.
-const SETTLES: Duration = Duration::from_millis(200);
 
 /// How often one look at the home waits for that.
 const LOOKS: u32 = 10;

@@ -172,6 +172,23 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    /// Asks what is due, each time so much later than wanted, until it is dead; how long that takes. `silence` says of
+    /// the time that has passed how long nothing has come.
+    fn dies(heart: &mut Heart, from: Instant, late: Duration, silence: impl Fn(Duration) -> Duration) -> Duration {
+        let mut now = from;
+        loop {
+            match heart.due(now, silence(now - from), 0.0) {
+                Due::Beat { .. } => {}
+                Due::Dead => return now - from,
+                Due::Nothing(next) => {
+                    assert!(next > now);
+                    now = next + late;
+                }
+                Due::ProbeFailed => panic!("nobody probed"),
+            }
+        }
+    }
+
     #[test]
     fn a_silent_agent_is_dead_after_three_intervals() {
         let start = Instant::now();
@@ -214,19 +231,7 @@ mod tests {
     fn bytes_without_answers_help_for_a_while_only() {
         let start = Instant::now();
         let mut heart = Heart::new(INTERVAL, start, 0.0);
-        let mut now = start;
-        let died = loop {
-            match heart.due(now, secs(1), 0.0) {
-                Due::Beat { .. } => {}
-                Due::Dead => break now - start,
-                Due::Nothing(next) => {
-                    assert!(next > now);
-                    now = next;
-                }
-                Due::ProbeFailed => panic!("nobody probed"),
-            }
-        };
-        assert_eq!(died, secs(60));
+        assert_eq!(dies(&mut heart, start, Duration::ZERO, |_age| secs(1)), secs(60));
     }
 
     #[test]
@@ -244,15 +249,7 @@ mod tests {
         // An agent that died meanwhile is found as late as any.
         let mut heart = Heart::new(INTERVAL, start, 1.0);
         let Due::Nothing(_) = heart.due(start, Duration::ZERO, 0.0) else { panic!("not yet") };
-        let mut now = woken;
-        let died = loop {
-            match heart.due(now, now - start, 0.0) {
-                Due::Beat { .. } => {}
-                Due::Nothing(next) => now = next,
-                Due::Dead => break now - woken,
-                Due::ProbeFailed => panic!("nobody probed"),
-            }
-        };
+        let died = dies(&mut heart, woken, Duration::ZERO, |age| age + secs(602));
         assert!(died >= INTERVAL && died <= INTERVAL * MISSED_HEARTBEATS, "{died:?}");
     }
 
@@ -260,15 +257,7 @@ mod tests {
     fn a_server_that_is_always_late_finds_a_dead_agent_as_well() {
         let start = Instant::now();
         let mut heart = Heart::new(INTERVAL, start, 0.0);
-        let mut now = start;
-        let died = loop {
-            match heart.due(now, now - start, 0.0) {
-                Due::Beat { .. } => {}
-                Due::Nothing(next) => now = next + INTERVAL,
-                Due::Dead => break now - start,
-                Due::ProbeFailed => panic!("nobody probed"),
-            }
-        };
+        let died = dies(&mut heart, start, INTERVAL, |age| age);
         assert!(died <= INTERVAL * (MISSED_HEARTBEATS + 3), "{died:?}");
     }
 
